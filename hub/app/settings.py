@@ -1,0 +1,304 @@
+"""Settings: what the environment and `$HUB_HOME/hub.toml` say about this hub, checked once and strictly.
+
+The environment wins over the file. Secrets are refused in `hub.toml`: `HUB_API_TOKEN` and `HUB_DATABASE_URL` come from the environment
+or from a file named by the variable with `_FILE` appended, a password in `HUB_MQTT_URL` from the environment.
+
+Errors: `ConfigError` (exit code 2) names the file or variable, the key, the cause and the remedy.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import os
+import tomllib
+import zoneinfo
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+TOKEN_CHARS_MIN = 32
+"""Characters of an API token on an address others can reach: 32 hex digits are 128 bits."""
+
+DEFAULT_LISTEN = "127.0.0.1:8080"
+DEFAULT_MQTT_TOPICS = ("millwright/#",)
+DEFAULT_KAFKA_TOPICS = ("millwright.in",)
+
+_SECTIONS: dict[str, frozenset[str]] = {
+    "api": frozenset({"listen"}),
+    "mqtt": frozenset({"url", "topics"}),
+    "kafka": frozenset({"brokers", "topics"}),
+    "watch": frozenset({"folder"}),
+}
+_PARTNER_KEYS = frozenset({"zone"})
+
+
+class ConfigError(Exception):
+    """The caller's configuration cannot be used; the message says where, why and what to do. Exit code 2."""
+
+    exit_code = 2
+
+
+class Secret:
+    """A string that shows itself to nobody: not in repr, str, format, logs or pickles; `reveal()` is the only way."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def matches(self, other: str) -> bool:
+        """Compare in constant time."""
+        return hmac.compare_digest(self._value.encode(), other.encode())
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self.matches(other._value)
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled: hand the name of its variable or file over instead")
+
+
+@dataclass(frozen=True, slots=True)
+class Partner:
+    """What is configured about one trading partner; the key is the partner's id as deliveries name it, e.g. `x12:ZZ:ACME`."""
+
+    zone: str = "UTC"
+
+    @property
+    def tzinfo(self) -> zoneinfo.ZoneInfo:
+        """The zone that local times without an offset from this partner are read in."""
+        return zoneinfo.ZoneInfo(self.zone)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one hub; `Settings.load()` makes it. URLs may carry passwords and so do not appear in its repr."""
+
+    home: Path
+    database_url: str | None = field(default=None, repr=False)
+    api_host: str = "127.0.0.1"
+    api_port: int = 8080
+    api_token: Secret | None = None
+    mqtt_url: str | None = field(default=None, repr=False)
+    mqtt_topics: tuple[str, ...] = DEFAULT_MQTT_TOPICS
+    kafka_brokers: str | None = None
+    kafka_topics: tuple[str, ...] = DEFAULT_KAFKA_TOPICS
+    watch: Path | None = None
+    partners: Mapping[str, Partner] = field(default_factory=dict)
+
+    @staticmethod
+    def load(environ: Mapping[str, str] | None = None, *, cwd: Path | None = None) -> Settings:
+        """Read environment and `hub.toml`; raises `ConfigError`. Creates nothing: the home need not exist yet."""
+        env = os.environ if environ is None else environ
+        here = Path.cwd() if cwd is None else cwd
+        home = _path(env.get("HUB_HOME") or ".hub", here)
+        source = _Source(env, home / "hub.toml")
+        host, port = _listen(*source.text("HUB_LISTEN", "api", "listen", DEFAULT_LISTEN))
+        token = source.secret("HUB_API_TOKEN")
+        _check_exposure(host, token)
+        mqtt, mqtt_where = source.text("HUB_MQTT_URL", "mqtt", "url", "")
+        kafka, kafka_where = source.brokers("HUB_KAFKA", "kafka", "brokers")
+        watch, _ = source.text("HUB_WATCH", "watch", "folder", "")
+        return Settings(
+            home=home,
+            database_url=_database_url(source.secret("HUB_DATABASE_URL")),
+            api_host=host,
+            api_port=port,
+            api_token=Secret(token) if token else None,
+            mqtt_url=_mqtt_url(mqtt, mqtt_where) if mqtt else None,
+            mqtt_topics=source.names("HUB_MQTT_TOPICS", "mqtt", "topics", DEFAULT_MQTT_TOPICS),
+            kafka_brokers=_kafka_brokers(kafka, kafka_where) if kafka else None,
+            kafka_topics=source.names("HUB_KAFKA_TOPICS", "kafka", "topics", DEFAULT_KAFKA_TOPICS),
+            watch=_path(watch, here) if watch else None,
+            partners=source.partners(),
+        )
+
+
+class _Source:
+    """The environment over one parsed `hub.toml`, every read of which says where its value came from."""
+
+    def __init__(self, env: Mapping[str, str], file: Path) -> None:
+        self.env, self.file, self.doc = env, file, _read_toml(file)
+        for section, table in self.doc.items():
+            if section == "partners":
+                continue
+            if section not in _SECTIONS:
+                raise ConfigError(f"{file}: unknown key '{section}'; known are {_listed({*_SECTIONS, 'partners'})}: correct or remove it")
+            if not isinstance(table, dict):
+                raise ConfigError(f"{file}: '{section}' must be a table, not {_kind(table)}: write [{section}] on a line of its own")
+            for key in sorted(set(table) - _SECTIONS[section]):
+                raise ConfigError(f"{file}: unknown key '{section}.{key}'; known are {_listed(_SECTIONS[section])}: correct or remove it")
+
+    def _in_file(self, section: str, key: str) -> tuple[Any, str]:
+        return self.doc.get(section, {}).get(key), f"{self.file}: {section}.{key}"
+
+    def text(self, variable: str, section: str, key: str, default: str) -> tuple[str, str]:
+        if value := self.env.get(variable):
+            return value, variable
+        found, where = self._in_file(section, key)
+        if found is None:
+            return default, where
+        if not isinstance(found, str) or not found:
+            raise ConfigError(f"{where} must be a text, not {_kind(found)}: put it in double quotes or remove it")
+        return found, where
+
+    def names(self, variable: str, section: str, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        """A list of texts; in the environment separated by commas."""
+        if value := self.env.get(variable):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        found, where = self._in_file(section, key)
+        if found is None:
+            return default
+        if not isinstance(found, list) or not all(isinstance(one, str) and one for one in found):
+            raise ConfigError(f'{where} must be a list of texts, not {_kind(found)}: write {key} = ["a", "b"]')
+        return tuple(found)
+
+    def brokers(self, variable: str, section: str, key: str) -> tuple[str, str]:
+        """Host:port pairs as one text, whether the file gives a text or a list."""
+        if value := self.env.get(variable):
+            return value, variable
+        found, where = self._in_file(section, key)
+        if isinstance(found, list):
+            return ",".join(self.names(variable, section, key, ())), where
+        return self.text(variable, section, key, "")
+
+    def secret(self, variable: str) -> str | None:
+        """From the environment, or from the file that `<variable>_FILE` names."""
+        value, named = self.env.get(variable), self.env.get(f"{variable}_FILE")
+        if value and named:
+            raise ConfigError(f"{variable} and {variable}_FILE are both set: unset one of them")
+        if not named:
+            return value or None
+        try:
+            text = Path(named).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{variable}_FILE: {named} cannot be read ({error}): correct the path or its permissions") from error
+        if not text:
+            raise ConfigError(f"{variable}_FILE: {named} is empty: write the secret into it or unset the variable")
+        return text
+
+    def partners(self) -> dict[str, Partner]:
+        table = self.doc.get("partners", {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{self.file}: 'partners' must be tables, not {_kind(table)}: write [partners.\"x12:ZZ:ACME\"]")
+        return {name: self._partner(name, entry) for name, entry in table.items()}
+
+    def _partner(self, name: str, entry: object) -> Partner:
+        where = f'{self.file}: [partners."{name}"]'
+        if not name.strip() or not isinstance(entry, dict):
+            raise ConfigError(f'{where} must be a table with a name: write [partners."x12:ZZ:ACME"] and its keys below it')
+        for key in sorted(set(entry) - _PARTNER_KEYS):
+            raise ConfigError(f"{where}: unknown key '{key}'; known are {_listed(_PARTNER_KEYS)}: correct or remove it")
+        zone = entry.get("zone", "UTC")
+        try:
+            zoneinfo.ZoneInfo(zone)
+        except (
+            zoneinfo.ZoneInfoNotFoundError,
+            ValueError,
+            TypeError,
+            OSError,
+        ) as error:
+            raise ConfigError(f'{where}: zone {zone!r} is not an IANA time zone: write one such as "Europe/Berlin"') from error
+        return Partner(zone=zone)
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read ({error}): correct its permissions or encoding (UTF-8)") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file} is not TOML ({error}): correct that line") from error
+
+
+def _listen(text: str, where: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host if ":" not in host else ""
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ConfigError(f"{where}: {text!r} is not HOST:PORT: write for example {DEFAULT_LISTEN} or [::1]:8080")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that listen address."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _check_exposure(host: str, token: str | None) -> None:
+    if token is not None and (not token.isascii() or not token.isprintable() or " " in token):
+        raise ConfigError(
+            "HUB_API_TOKEN has characters a header cannot carry: use printable ASCII without spaces, e.g. `openssl rand -hex 32`"
+        )
+    if not is_loopback(host) and len(token or "") < TOKEN_CHARS_MIN:
+        state = "is not set" if not token else f"has only {len(token)} characters"
+        raise ConfigError(
+            f"HUB_LISTEN: {host} can be reached from other machines but HUB_API_TOKEN {state}: set one of at least "
+            f"{TOKEN_CHARS_MIN} characters (`openssl rand -hex 32`) or listen on 127.0.0.1"
+        )
+
+
+def _database_url(url: str | None) -> str | None:
+    if url is not None and not url.startswith(("postgresql://", "postgres://")):
+        raise ConfigError("HUB_DATABASE_URL is not a PostgreSQL URL: write postgresql://owner:password@host:5432/millwright")
+    return url
+
+
+def _mqtt_url(text: str, where: str) -> str:
+    try:
+        url = urlsplit(text)
+        valid = url.scheme in ("mqtt", "mqtts") and bool(url.hostname) and (url.port is None or url.port > 0)
+        password = url.password
+    except ValueError:
+        valid, password = False, None
+    if not valid:
+        raise ConfigError(f"{where} is not an MQTT address: write mqtt://HOST:1883 or mqtts://HOST:8883")
+    if "hub.toml" in where and password:
+        raise ConfigError(f"{where} holds a password: secrets do not belong in a file that is passed around; use HUB_MQTT_URL instead")
+    return text
+
+
+def _kafka_brokers(text: str, where: str) -> str:
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        host, _, port = part.rpartition(":")
+        if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+            raise ConfigError(f"{where}: {part!r} is not HOST:PORT: write for example localhost:9092,other:9092")
+    return ",".join(parts)
+
+
+def _path(text: str, here: Path) -> Path:
+    return Path(os.path.abspath(here / Path(text).expanduser()))
+
+
+def _listed(names: set[str] | frozenset[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _kind(value: object) -> str:
+    names = {
+        dict: "a table",
+        list: "a list",
+        str: "an empty text",
+        bool: "true/false",
+        int: "a number",
+        float: "a number",
+    }
+    return names.get(type(value), type(value).__name__)
