@@ -1,0 +1,49 @@
+# Millwright: `make` prints what there is. Every target sets up .venv first if it is not there.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format kafka schemas docs lock
+BIN := .venv/bin
+PYTHONS ?= python3.13 python3.12 python3.11 python3
+STAMP := .venv/.millwright-$(shell sha256sum requirements.lock pyproject.toml | sha256sum | cut -c1-16)
+
+help: ## print the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: $(STAMP) ## make .venv with everything in it, .venv/bin/hub first of all
+
+demo: setup ## run a believable factory and the hub that listens to it; Ctrl-C ends both
+	@$(BIN)/hub demo
+
+test: setup ## run all tests (ARGS="-k word" for some)
+	@$(BIN)/pytest $(ARGS)
+
+lint: setup ## ruff, mypy --strict, import-linter, schema freeze
+	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy
+	$(BIN)/lint-imports --no-cache && $(BIN)/python -m hub.app.schemas --check
+
+format: setup ## let ruff format and mend what it can
+	@$(BIN)/ruff check --fix-only -q && $(BIN)/ruff format
+
+kafka: setup ## fetch Apache Kafka and run one broker on this machine (Java 17 or newer, Maven); Ctrl-C ends it
+	@$(BIN)/python -m hub.app.servers.kafka run --port $(or $(PORT),9092)
+
+schemas: setup ## freeze the schema of every new event type and version under schemas/
+	@$(BIN)/python -m hub.app.schemas
+
+docs: setup ## write docs/events.md from the event classes
+	@$(BIN)/python -m hub.app.docs
+
+lock: setup ## write requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
+	@$(BIN)/uv pip compile -q $(UPGRADE) --universal --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate pyproject.toml -o requirements.lock
+
+$(STAMP): | requirements.lock pyproject.toml
+	@for python in $(PYTHONS); do \
+	  $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; python=; \
+	done; [ -n "$$python" ] || { echo "setup: no Python 3.11 or newer with venv found ($(PYTHONS)). Debian: apt-get install python3-venv;" \
+	  "or name one: make setup PYTHONS=/path/to/python3" >&2; exit 1; }; \
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $$python -m venv --clear .venv
+	@echo "setup: installing into .venv what requirements.lock names (a minute or two)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
+	@rm -f .venv/.millwright-*; touch $@
+	@echo "setup: done; $(BIN)/hub is there"
