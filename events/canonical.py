@@ -1,0 +1,128 @@
+"""Strict JSON in, canonical JSON out: the only two ways by which JSON enters or leaves the log.
+
+In: no duplicate keys, no NaN or Infinity, numbers with a point stay exact decimals, bounded depth, no NUL, no lone surrogate.
+Out: sorted keys, no spaces, UTF-8, decimals as strings without exponent or trailing zeros, times in UTC with a `Z`: equal values give
+equal bytes, so that a sha256 of them can tell a duplicate from a conflict.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from events.errors import Refused
+
+Json = Any  # a JSON value as this module reads it: dict, list, str, int, Decimal, bool, None
+
+DEPTH_MAX = 64  # levels; real EPCIS documents stay under 20
+DIGITS_MAX = 38  # digits of a number; PostgreSQL's and most ERPs' numeric limit
+
+
+def loads(raw: bytes | str) -> Json:
+    """The value of one JSON text. Raises `Refused` with the place for everything that two readers could understand differently."""
+    try:
+        text = raw if isinstance(raw, str) else raw.decode("utf-8-sig")
+        value = json.loads(text, object_pairs_hook=_object, parse_float=_decimal, parse_int=_integer, parse_constant=_constant)
+    except UnicodeDecodeError as error:
+        raise Refused(f"not UTF-8 at byte {error.start}: send JSON as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise Refused(f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except RecursionError:
+        raise Refused(f"JSON nested deeper than {DEPTH_MAX} levels") from None
+    _check(value)
+    return value
+
+
+def dumps(value: object) -> bytes:
+    """Canonical JSON bytes of a value made of dicts, lists, tuples, strings, ints, Decimals, aware datetimes, dates, bools and None."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_default).encode()
+
+
+def digest(value: object) -> bytes:
+    """sha256 (32 bytes) of a value's canonical JSON."""
+    return hashlib.sha256(dumps(value)).digest()
+
+
+def decimal_text(value: Decimal) -> str:
+    """A decimal as the hub writes it: plain digits, no exponent, no trailing zeros, no negative zero."""
+    text = format(value, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text in ("-0", "") else text
+
+
+def time_text(value: datetime) -> str:
+    """An aware time as the hub writes it: ISO 8601 in UTC, `Z`, microseconds only where there are any."""
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _default(value: object) -> str:
+    if isinstance(value, Decimal):
+        return decimal_text(value)
+    if isinstance(value, datetime):
+        return time_text(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no canonical JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise Refused(f"the key {twice!r} stands twice in one JSON object: which value is meant?")
+    return found
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise Refused(f"the number {text[:40]} is out of range") from None
+    if not value.is_finite() or abs(value.adjusted()) > DIGITS_MAX or len(value.as_tuple().digits) > DIGITS_MAX:
+        raise Refused(f"the number {text[:40]} has more than {DIGITS_MAX} digits")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > DIGITS_MAX:
+        raise Refused(f"the number {text[:40]} has more than {DIGITS_MAX} digits")
+    return int(text)
+
+
+def _constant(text: str) -> None:
+    raise Refused(f"{text} is not a JSON number")
+
+
+def _check(value: object) -> None:
+    """Depth and characters, without recursion: a hostile text must not reach Python's own limits."""
+    stack: list[tuple[object, int]] = [(value, 1)]
+    push: Callable[[tuple[object, int]], None] = stack.append
+    while stack:
+        node, depth = stack.pop()
+        if isinstance(node, str):
+            check_text(node)
+        elif isinstance(node, dict | list):
+            if depth > DEPTH_MAX:
+                raise Refused(f"JSON nested deeper than {DEPTH_MAX} levels")
+            if isinstance(node, dict):
+                for key, child in node.items():
+                    check_text(key)
+                    push((child, depth + 1))
+            else:
+                for child in node:
+                    push((child, depth + 1))
+
+
+def check_text(text: str) -> None:
+    """Refuse what PostgreSQL's text cannot hold."""
+    if "\x00" in text:
+        raise Refused(f"the text {text[:40]!r} holds a NUL character")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise Refused(f"the text {text[:40]!r} holds half of a surrogate pair") from None

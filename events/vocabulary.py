@@ -1,0 +1,141 @@
+"""Value objects of the canonical language: typed ids, quantities, times and the one way to name a traceable thing.
+
+Units are UN/ECE Recommendation 20 codes; GS1 keys carry their check digit (GS1 General Specifications, section 7.9). Quantities are exact
+decimals, in JSON always strings; a binary float never enters.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, NewType
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints
+from pydantic.json_schema import WithJsonSchema
+
+from events.canonical import check_text
+
+ItemId = NewType("ItemId", str)
+LotId = NewType("LotId", str)
+SerialId = NewType("SerialId", str)
+HandlingUnitId = NewType("HandlingUnitId", str)
+
+_DECIMAL = re.compile(r"-?\d{1,20}(\.\d{1,12})?")
+_UNIT = re.compile(r"[A-Z0-9]{2,3}")
+
+
+def _text(value: str) -> str:
+    check_text(value)
+    if any(ord(c) < 32 or ord(c) == 127 for c in value):
+        raise ValueError("holds a control character")
+    return value
+
+
+def _exact(value: object) -> Decimal:
+    if isinstance(value, Decimal):
+        found = value
+    elif isinstance(value, int) and not isinstance(value, bool):
+        found = Decimal(value)
+    elif isinstance(value, str) and _DECIMAL.fullmatch(value):
+        found = Decimal(value)
+    else:
+        raise ValueError("must be a decimal string such as '12.5' (at most 20 digits and 12 decimals, no exponent)")
+    if not found.is_finite() or not _DECIMAL.fullmatch(format(found, "f")):
+        raise ValueError("is out of range: at most 20 digits and 12 decimals")
+    found = found.normalize()
+    return found if found else Decimal(0)
+
+
+def _utc(value: datetime) -> datetime:
+    return value.astimezone(UTC)
+
+
+def _unit(value: str) -> str:
+    if not _UNIT.fullmatch(value):
+        raise ValueError(f"{value!r} is not a UN/ECE Rec 20 unit code such as EA, KGM, LTR")
+    return value
+
+
+Text = Annotated[str, StringConstraints(max_length=4000), AfterValidator(_text)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), AfterValidator(_text)]
+Item = Annotated[str, StringConstraints(min_length=1, max_length=120, strip_whitespace=True), AfterValidator(_text)]
+Exact = Annotated[
+    Decimal,
+    BeforeValidator(_exact),
+    WithJsonSchema({"type": "string", "pattern": r"^-?\d{1,20}(\.\d{1,12})?$"}),
+]
+Unit = Annotated[str, AfterValidator(_unit)]
+Time = Annotated[AwareDatetime, AfterValidator(_utc)]
+Count = Annotated[Exact, Field(ge=0)]
+
+MANY_MAX = 10_000  # members of one list in a fact; a larger document is several facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """How much: an exact, non-negative number of UN/ECE Rec 20 units."""
+
+    value: Count
+    unit: Unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thing:
+    """What a fact is about: one handling unit, one serial, one lot of an item, or a quantity of an item that is not tracked.
+
+    `item` is the GTIN-14 where one is known, else the number its source uses. `handling_unit` alone (SSCC-18 where it is one) names the
+    unit itself; beside an item it names the unit that holds it. `epc` keeps the identifier as a GS1 source wrote it.
+    """
+
+    item: Item | None = None
+    lot: Item | None = None
+    serial: Item | None = None
+    handling_unit: Item | None = None
+    quantity: Quantity | None = None
+    epc: Name | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.item or self.serial or self.handling_unit):
+            raise ValueError("names nothing: give an item, a serial or a handling_unit")
+        if (self.lot or self.quantity) and not (self.item or self.serial):
+            raise ValueError("a lot or a quantity needs its item")
+
+    def node(self) -> tuple[str, str] | None:
+        """(kind, id) of its node in genealogy; None for an untracked quantity."""
+        if self.serial:
+            return "serial", f"{self.item}/{self.serial}" if self.item else self.serial
+        if self.item:
+            return ("lot", f"{self.item}/{self.lot}") if self.lot else None
+        return "handling_unit", str(self.handling_unit)
+
+
+Things = Annotated[tuple[Thing, ...], Field(min_length=1, max_length=MANY_MAX)]
+
+
+def gs1_check_digit(digits: str) -> str:
+    """The modulo-10 check digit that follows `digits` (GTIN, SSCC, GLN alike)."""
+    total = sum(int(d) * (3 if i % 2 == 0 else 1) for i, d in enumerate(reversed(digits)))
+    return str(-total % 10)
+
+
+def gs1_valid(key: str) -> bool:
+    """Whether an all-digit GS1 key ends in its own check digit."""
+    return key.isascii() and key.isdigit() and len(key) > 1 and gs1_check_digit(key[:-1]) == key[-1]
+
+
+def gtin14(text: str) -> str | None:
+    """GTIN-8, -12, -13 or -14 with a right check digit as 14 digits; None for anything else."""
+    return text.zfill(14) if len(text) in (8, 12, 13, 14) and gs1_valid(text) else None
+
+
+def sscc18(text: str) -> str | None:
+    """An SSCC as its 18 digits, from 18 digits or 20 with the application identifier 00; None where the check digit is wrong."""
+    digits = text[2:] if len(text) == 20 and text.startswith("00") else text
+    return digits if len(digits) == 18 and gs1_valid(digits) else None
+
+
+def things_of(value: Any) -> tuple[Thing, ...]:
+    """The things in a field that holds one, several or none."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, Thing) else tuple(value)

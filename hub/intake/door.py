@@ -1,0 +1,230 @@
+"""Intake: takes deliveries through keep raw, recognise, map, append, acknowledge, and holds what cannot be mapped.
+
+Nothing is acknowledged before every fact and every held line is durable. Each step can be repeated: raw bytes are kept by content, facts and
+held lines by key, so a crash anywhere ends in the same log after the source sends again.
+"""
+
+import hashlib
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from events import canonical
+from events.base import Envelope, Fact
+from events.errors import HubError, Unavailable
+from events.integration import ContentConflicted, DeliveryQuarantined
+from hub import limits
+from hub.intake.delivery import Adapter, Delivery, LineOutcome, Outcome, PartOutcome
+from hub.intake.mapping import Context, Held, Line, Part, Partner
+from hub.intake.mapping import Mapping as FormatMapping
+from hub.log.store import Accepted, Conflict, Duplicate, Result
+
+
+class Appender(Protocol):
+    """The part of the log that intake needs."""
+
+    def append(self, facts: Sequence[Fact]) -> list[Result]: ...
+    def keep(self, deliveries: Sequence[tuple[bytes, bytes, str, bytes, datetime]]) -> None: ...
+    def count_again(self, keys: Sequence[tuple[str, str]]) -> None: ...
+
+
+@dataclass(slots=True)
+class _Mapped:
+    """A delivery between mapping and outcome."""
+
+    delivery: Delivery
+    sha256: str
+    parts: Sequence[Part]
+
+
+class Intake:
+    """Runs deliveries through the door. Holds no state of its own; one instance may serve one thread."""
+
+    def __init__(self, log: Appender, mappings: Sequence[FormatMapping], partners: Mapping[str, Partner] | None = None) -> None:
+        self._log = log
+        self._mappings = sorted(mappings, key=lambda m: (m.priority, m.name))
+        self._partners = partners or {}
+
+    def take(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
+        """Make deliveries durable, facts or held lines, and say what became of each. Does not acknowledge. Raises `Unavailable`."""
+        sums = [hashlib.sha256(d.body) for d in deliveries]
+        self._log.keep(
+            [
+                (s.digest(), d.body, d.transport, canonical.dumps(dict(d.headers)), d.received_at)
+                for s, d in zip(sums, deliveries, strict=True)
+            ]
+        )
+        mapped = [
+            _Mapped(d, s.hexdigest(), self.map(d.body, s.hexdigest(), d.headers, d.transport))
+            for s, d in zip(sums, deliveries, strict=True)
+        ]
+        return self._append(mapped)
+
+    def map(self, body: bytes, sha256: str, headers: Mapping[str, str], transport: str) -> Sequence[Part]:
+        """The parts of a body. A mapping that raises is a fault of ours: the delivery is held with its trace, and the hub goes on."""
+        context = Context(raw=sha256, headers=headers, partners=self._partners)
+        try:
+            for mapping in self._mappings:
+                if mapping.recognises(body):
+                    return mapping.read(body, context)
+        except Exception as error:  # noqa: BLE001 - the intake loop owns failure: one poison delivery must not stop the others
+            reason = str(error) if isinstance(error, HubError) else f"the mapping failed: {error!r}"
+            place = "" if isinstance(error, HubError) else traceback.format_exc(limit=-3)[-1500:]
+            return [Part(1, "unknown", transport, [Held("", reason, place)])]
+        return [Part(1, "unknown", transport, [Held("", "no format that the hub knows", "")])]
+
+    def _append(self, mapped: Sequence[_Mapped]) -> list[Outcome]:
+        facts: list[Fact] = []
+        for m in mapped:
+            for part in m.parts:
+                for line in part.lines:
+                    facts.extend(line.facts if isinstance(line, Line) else [_quarantined(m, part, line)])
+        results = iter(zip(facts, self._append_all(facts), strict=True))
+        outcomes: list[Outcome] = []
+        refused: list[Fact] = []
+        again: list[tuple[str, str]] = []
+        for m in mapped:
+            parts = []
+            for part in m.parts:
+                lines: list[LineOutcome] = []
+                for line in part.lines:
+                    for _ in [None] if isinstance(line, Held) else line.facts:
+                        fact, result = next(results)
+                        if isinstance(line, Held):
+                            lines.append(_held_outcome(line, fact))
+                            if isinstance(result, Duplicate):
+                                again.append((fact.envelope.source, fact.envelope.key))
+                            continue
+                        if isinstance(result, Conflict):
+                            refused.append(_conflicted(m, part, line, fact, result))
+                        lines.append(_line_outcome(line, fact, result))
+                parts.append(PartOutcome(part.number, part.format, lines))
+            outcomes.append(Outcome(m.sha256, parts))
+        for fact, result in zip(refused, self._append_all(refused), strict=True):
+            if isinstance(result, Duplicate):
+                again.append((fact.envelope.source, fact.envelope.key))
+        if again:
+            self._log.count_again(again)
+        return outcomes
+
+    def _append_all(self, facts: Sequence[Fact]) -> list[Result]:
+        results: list[Result] = []
+        for start in range(0, len(facts), limits.FACTS_PER_APPEND_MAX):
+            results += self._log.append(facts[start : start + limits.FACTS_PER_APPEND_MAX])
+        return results
+
+
+def held_key(sha256: str, part: int, line: str, refused_key: str = "") -> str:
+    """The business key of a held entry; docs/keys.md publishes it."""
+    return f"held:{sha256}:{part}:{line}" + (f":{refused_key}" if refused_key else "")
+
+
+def _envelope(m: _Mapped, source: str, key: str) -> Envelope:
+    at = m.delivery.received_at
+    return Envelope(source=source, key=key, occurred_at=at, effective_at=at, actor="hub", mapping="intake/1", raw=m.sha256)
+
+
+def _quarantined(m: _Mapped, part: Part, line: Held) -> Fact:
+    event = DeliveryQuarantined(
+        raw_sha256=m.sha256,
+        part=part.number,
+        line=line.path,
+        format=part.format,
+        reason=printable(line.reason),
+        place=printable(line.place),
+    )
+    return Fact(_envelope(m, line.source or part.source, held_key(m.sha256, part.number, line.path)), event)
+
+
+def _conflicted(m: _Mapped, part: Part, line: Line, fact: Fact, result: Conflict) -> Fact:
+    event = ContentConflicted(
+        raw_sha256=m.sha256,
+        part=part.number,
+        line=line.path,
+        format=part.format,
+        refused_source=fact.envelope.source,
+        refused_key=fact.envelope.key,
+        refused_type=fact.event.type,
+        refused_data=canonical.loads(canonical.dumps(fact.event.data())),
+        stored_digest=result.stored.hex(),
+        refused_digest=result.refused.hex(),
+        reason=f"the key is taken by other content at position {result.position}",
+    )
+    key = held_key(m.sha256, part.number, line.path, fact.envelope.key)
+    return Fact(_envelope(m, fact.envelope.source, key), event)
+
+
+def _held_outcome(line: Held, fact: Fact) -> LineOutcome:
+    return LineOutcome(line.path, "quarantined", fact.envelope.source, None, None, line.reason, line.place)
+
+
+def _line_outcome(line: Line, fact: Fact, result: Result) -> LineOutcome:
+    source, key = fact.envelope.source, fact.envelope.key
+    if isinstance(result, Accepted):
+        return LineOutcome(line.path, "accepted", source, key, result.position)
+    if isinstance(result, Duplicate):
+        return LineOutcome(line.path, "duplicate", source, key, result.position)
+    reason = f"{key} of {source} is known with other content at position {result.position}: the first stays, this one is kept in quarantine"
+    return LineOutcome(line.path, "conflict", source, key, result.position, reason, line.path)
+
+
+def printable(text: str, most: int = 2000) -> str:
+    """A text for the log made of any bytes a source sent: bounded, without NUL, control characters and half surrogates."""
+    clean = "".join(c if c.isprintable() or c == " " else "\ufffd" for c in text.replace("\n", " ")[:most])
+    return clean.encode("utf-8", "replace").decode()
+
+
+class Loop:
+    """Drives one adapter: receive, take, acknowledge; the same batch is tried again until it is durable. `step()` for tests."""
+
+    def __init__(self, adapter: Adapter, intake: Intake, report: Callable[[str], None]) -> None:
+        self.adapter = adapter
+        self._intake = intake
+        self._report = report
+        self._open = False
+
+    def step(self, stop: threading.Event, wait_s: float = 0.5) -> int:
+        """One batch; how many deliveries were acknowledged. An unreachable source or log is waited for with back-off, visibly."""
+        try:
+            if not self._open:
+                self.adapter.open()
+                self._open = True
+            deliveries = self.adapter.receive(limits.INTAKE_BATCH_MAX, wait_s)
+        except Unavailable as error:
+            self._report(f"{self.adapter.name}: {error}")
+            self._close()
+            stop.wait(limits.RETRY_FIRST_S * 10)
+            return 0
+        if not deliveries:
+            return 0
+        outcomes = self._until_durable(deliveries, stop)
+        if outcomes is None:
+            return 0
+        for delivery, outcome in zip(deliveries, outcomes, strict=True):
+            delivery.done(outcome)
+        return len(deliveries)
+
+    def run(self, stop: threading.Event) -> None:
+        """Step until `stop` is set. What was received and not acknowledged then comes again from its source."""
+        while not stop.is_set():
+            self.step(stop)
+        self._close()
+
+    def _until_durable(self, deliveries: Sequence[Delivery], stop: threading.Event) -> list[Outcome] | None:
+        wait_s = limits.RETRY_FIRST_S
+        while True:
+            try:
+                return self._intake.take(deliveries)
+            except Unavailable as error:
+                self._report(f"{self.adapter.name}: {len(deliveries)} deliveries wait {wait_s:.1f} s: {error}")
+                if stop.wait(wait_s):
+                    return None
+                wait_s = min(wait_s * 2, limits.RETRY_MAX_S)
+
+    def _close(self) -> None:
+        if self._open:
+            self.adapter.close()
+            self._open = False

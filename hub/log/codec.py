@@ -1,0 +1,65 @@
+"""Facts to rows of `log.event` and back."""
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from events import canonical
+from events.base import Envelope, Fact, Recorded, decoded
+
+_META = ("time_quality", "correlation", "causation", "actor", "mapping", "raw")
+
+COLUMNS = "position, stream, version, type, schema_version, source, business_key, occurred_at, effective_at, recorded_at, meta, data"
+
+
+@dataclass(slots=True)
+class Row:
+    """A fact encoded for the log; `version` None lets the log give the next one of its stream."""
+
+    stream: str
+    version: int | None
+    type: str
+    schema_version: int
+    key: uuid.UUID
+    digest: bytes
+    source: str
+    business_key: str
+    occurred_at: datetime
+    effective_at: datetime
+    meta: bytes
+    data: bytes
+
+
+def receipt_key(source: str, business_key: str) -> uuid.UUID:
+    """What makes two deliveries of a fact the same: 16 bytes of sha256 over source and business key."""
+    return uuid.UUID(bytes=hashlib.sha256(f"{source}\x00{business_key}".encode()).digest()[:16])
+
+
+def encode(fact: Fact) -> Row:
+    """The row of a fact, all but position and version."""
+    e = fact.envelope
+    data = fact.event.data()
+    meta = {name: getattr(e, name) for name in _META if getattr(e, name)}
+    return Row(
+        stream=fact.event.stream(),
+        version=None,
+        type=fact.event.type,
+        schema_version=fact.event.version,
+        key=receipt_key(e.source, e.key),
+        digest=fact.digest(),
+        source=e.source,
+        business_key=e.key,
+        occurred_at=e.occurred_at,
+        effective_at=e.effective_at,
+        meta=canonical.dumps(meta),
+        data=canonical.dumps(data),
+    )
+
+
+def decode(row: tuple[Any, ...]) -> Recorded:
+    """The recorded fact of a row that was selected as `COLUMNS`. Raises `Corrupt` where it does not fit its type."""
+    position, stream, version, type_, schema_version, source, key, occurred_at, effective_at, recorded_at, meta, data = row
+    envelope = Envelope(source=source, key=key, occurred_at=occurred_at, effective_at=effective_at, **canonical.loads(bytes(meta)))
+    return Recorded(position, stream, version, recorded_at, Fact(envelope, decoded(type_, schema_version, bytes(data))))

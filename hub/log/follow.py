@@ -1,0 +1,185 @@
+"""One loop out: a follower reads a batch of facts after its position, folds it, and moves the position in the same transaction.
+
+Views are followers; so are their shadows while `replay/` rebuilds them. A follower that is paused and comes back cannot write: its position
+is locked and checked in the transaction that folds.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import psycopg
+from psycopg import sql
+
+from events.base import Recorded
+from events.errors import Corrupt, Unavailable
+from hub import limits
+from hub.log.store import CHANNEL, read
+
+Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+
+class View(Protocol):
+    """What a follower keeps: tables in a schema of their own, and the fold that fills them.
+
+    `ddl` creates the tables, unqualified (the search path names the schema). `fold` is deterministic: it reads only these tables and the
+    facts, and gives the same rows whatever the size of the batches.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def ddl(self) -> str: ...
+    def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None: ...
+
+
+def live_schema(view: str) -> str:
+    """The schema that queries read."""
+    return f"view_{view}"
+
+
+def shadow_schema(view: str) -> str:
+    """The schema that a rebuild fills."""
+    return f"shadow_{view}"
+
+
+class Follower:
+    """Keeps one view up to the log in one schema. `step()` makes it drivable by tests and by replay; `run()` is the loop of the program."""
+
+    def __init__(self, url: str, view: View, schema: str | None = None) -> None:
+        self.view = view
+        self.schema = schema or live_schema(view.name)
+        self._url = url
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._listens = False
+
+    def close(self) -> None:
+        """Give the connection back; the next step opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def ensure(self) -> None:
+        """Make the schema and its tables where they are missing or were made by another version of the view (then from position 0)."""
+        self._run(lambda cursor: ensure(cursor, self.view, self.schema))
+
+    def step(self, limit: int = limits.FOLLOW_BATCH_MAX, upto: int | None = None) -> int:
+        """Fold at most `limit` facts (up to a position) in one transaction; how many there were. Raises `Unavailable`, `Corrupt`."""
+        return int(self._run(lambda cursor: step(cursor, self.view, self.schema, limit, upto)))
+
+    def position(self) -> int:
+        """The last position folded in."""
+        return int(self._run(lambda cursor: position(cursor, self.schema)))
+
+    def run(self, stop: threading.Event, report: Callable[[str], None]) -> None:
+        """Follow until `stop` is set; reconnects for ever with back-off, visibly. Ends by an error only where the view cannot go on."""
+        wait_s = limits.RETRY_FIRST_S
+        ready = False
+        while not stop.is_set():
+            try:
+                if not ready:
+                    self.ensure()
+                    ready = True
+                if self.step() == 0:
+                    self._await_news(stop)
+                wait_s = limits.RETRY_FIRST_S
+            except Unavailable as error:
+                report(f"view {self.view.name} waits {wait_s:.1f} s: {error}")
+                stop.wait(wait_s)
+                wait_s = min(wait_s * 2, limits.RETRY_MAX_S)
+                ready = False
+        self.close()
+
+    def _await_news(self, stop: threading.Event) -> None:
+        """Sleep until a NOTIFY or the poll interval, whichever is first: the notification may be lost, the poll is the truth."""
+        until = time.monotonic() + limits.POLL_S
+        connection = self._connected()
+        try:
+            if not self._listens:
+                connection.execute(f"listen {CHANNEL}")
+                connection.commit()
+                self._listens = True
+                return  # something may have come before LISTEN: look once more
+            while not stop.is_set() and (left := until - time.monotonic()) > 0:
+                for _ in connection.notifies(timeout=min(left, 0.2), stop_after=1):
+                    return
+        except psycopg.OperationalError as error:
+            self.close()
+            raise Unavailable(f"the database cannot be reached: {error}") from error
+
+    def _connected(self) -> psycopg.Connection[tuple[Any, ...]]:
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(self._url, application_name=f"hub follow {self.view.name}")
+            self._listens = False
+        return self._connection
+
+    def _run(self, work: Callable[[Cursor], Any]) -> Any:
+        try:
+            connection = self._connected()
+            with connection.transaction(), connection.cursor() as cursor:
+                return work(cursor)
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            self.close()
+            raise Unavailable(f"the database cannot be reached: {error}") from error
+
+
+def shape(view: View) -> str:
+    """What identifies a version of a view's tables."""
+    return hashlib.sha256(view.ddl.encode()).hexdigest()[:16]
+
+
+def ensure(cursor: Cursor, view: View, schema: str) -> None:
+    """Create a view's schema and tables unless they are there in this shape; readers of the hub may select from them."""
+    cursor.execute("select pg_advisory_xact_lock(hashtext(%s))", [schema])
+    cursor.execute("select to_regclass(%s)", [f"{schema}.position"])
+    (found,) = cursor.fetchone() or (None,)
+    name = sql.Identifier(schema)
+    if found is not None:
+        cursor.execute(sql.SQL("select shape from {}.position").format(name))
+        if cursor.fetchone() == (shape(view),):
+            return
+    cursor.execute(sql.SQL("drop schema if exists {} cascade").format(name))
+    cursor.execute(sql.SQL("create schema {}").format(name))
+    enter(cursor, schema)
+    cursor.execute(view.ddl.encode())
+    cursor.execute("create table position (position bigint not null, shape text not null)")
+    cursor.execute("insert into position values (0, %s)", [shape(view)])
+    cursor.execute(sql.SQL("grant usage on schema {} to hub_read, hub_door").format(name))
+    cursor.execute(sql.SQL("grant select on all tables in schema {} to hub_read, hub_door").format(name))
+
+
+def enter(cursor: Cursor, schema: str) -> None:
+    """Let unqualified names of this transaction mean the tables of a schema, and times print in UTC."""
+    cursor.execute("select set_config('search_path', %s, true), set_config('timezone', 'UTC', true)", [f'"{schema}"'])
+
+
+def position(cursor: Cursor, schema: str) -> int:
+    """The position of the view in a schema."""
+    row = cursor.execute(sql.SQL("select position from {}.position").format(sql.Identifier(schema))).fetchone()
+    if row is None:
+        raise Corrupt(f"the view in schema {schema} has lost its position: run hub replay rebuild --all, then promote")
+    return int(row[0])
+
+
+def step(cursor: Cursor, view: View, schema: str, limit: int, upto: int | None = None) -> int:
+    """One batch, inside the caller's transaction: facts after the position are folded and the position moves; how many there were."""
+    cursor.execute("set local synchronous_commit = off")  # row and position are lost or kept together, and the log is the truth
+    enter(cursor, schema)
+    row = cursor.execute("select position from position for update").fetchone()
+    if row is None:
+        raise Corrupt(f"the view in schema {schema} has lost its position: run hub replay rebuild --all, then promote")
+    last = int(row[0])
+    facts = read(cursor, last, limit)
+    if upto is not None:
+        facts = [fact for fact in facts if fact.position <= upto]
+    if not facts:
+        return 0
+    if facts[0].position != last + 1 or facts[-1].position != last + len(facts):
+        raise Corrupt(f"the log has a hole after position {last}: stop, and compare it with a backup (hub doctor)")
+    view.fold(cursor, facts)
+    cursor.execute("update position set position = %s where position = %s", [facts[-1].position, last])
+    if cursor.rowcount != 1:
+        raise Corrupt(f"the view in schema {schema} was moved from position {last} by somebody else while it was locked")
+    return len(facts)

@@ -1,0 +1,75 @@
+"""Brings a database to the schema of this hub, acting as its owner: tables, roles, rights."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+
+import psycopg
+from psycopg import sql
+
+from events.errors import Refused, Unavailable
+
+SCHEMA_VERSION = 1
+ROLES = ("hub_door", "hub_follow", "hub_read")
+REQUIRED_SETTINGS = {"fsync": "on", "full_page_writes": "on"}  # without them a commit is not durable (reliability.md P1)
+_LOCK = 0x6D696C6C  # advisory: several hubs may start at once
+
+
+def migrate(owner_url: str, passwords: Mapping[str, str] | None = None) -> None:
+    """Create or upgrade everything the hub needs; cheap where nothing is to do.
+
+    `passwords` gives the LOGIN roles theirs (None: a private server that trusts its socket). Raises `Refused` for a server whose settings
+    would lose what it confirmed or whose schema is newer than this program, `Unavailable` if it cannot be reached.
+    """
+    try:
+        with psycopg.connect(owner_url) as connection, connection.cursor() as cursor:
+            _check_settings(cursor)
+            # roles are shared by all databases of a server: lock in the one that all have in common is not to be had, so retry by existence
+            cursor.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
+            if _version(cursor) != SCHEMA_VERSION:
+                _create(cursor)
+            _roles(cursor, passwords)
+    except psycopg.OperationalError as error:
+        raise Unavailable(f"the database cannot be reached as its owner: {error}") from error
+
+
+def _check_settings(cursor: psycopg.Cursor[tuple[object, ...]]) -> None:
+    for name, wanted in REQUIRED_SETTINGS.items():
+        cursor.execute("select current_setting(%s)", [name])
+        (found,) = cursor.fetchone() or ("",)
+        if found != wanted:
+            raise Refused(
+                f"the database server runs with {name} = {found}: what it confirms can be lost. Set {name} = {wanted} and restart it"
+            )
+
+
+def _version(cursor: psycopg.Cursor[tuple[object, ...]]) -> int | None:
+    cursor.execute("select to_regclass('intake.schema_version') is not null")
+    if cursor.fetchone() != (True,):
+        return None
+    cursor.execute("select max(version) from intake.schema_version")
+    (found,) = cursor.fetchone() or (None,)
+    if isinstance(found, int) and found > SCHEMA_VERSION:
+        raise Refused(f"the database has schema version {found}, this hub knows {SCHEMA_VERSION}: use the newer hub")
+    return found if isinstance(found, int) else None
+
+
+def _create(cursor: psycopg.Cursor[tuple[object, ...]]) -> None:
+    cursor.execute(files("hub.log").joinpath("tables.sql").read_bytes())
+    cursor.execute("insert into intake.schema_version values (%s)", [SCHEMA_VERSION])
+
+
+def _roles(cursor: psycopg.Cursor[tuple[object, ...]], passwords: Mapping[str, str] | None) -> None:
+    cursor.execute("select current_database()")
+    (database,) = cursor.fetchone() or ("",)
+    for role in ROLES:
+        cursor.execute("select 1 from pg_roles where rolname = %s", [role])
+        if cursor.fetchone() is None:
+            make = sql.SQL(
+                "do $$ begin create role {} login nosuperuser nocreatedb nocreaterole; exception when duplicate_object or unique_violation then null; end $$"
+            )
+            cursor.execute(make.format(sql.Identifier(role)))
+        if passwords:
+            cursor.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(passwords[role])))
+        cursor.execute(sql.SQL("grant connect on database {} to {}").format(sql.Identifier(str(database)), sql.Identifier(role)))
+    cursor.execute(sql.SQL("grant create on database {} to hub_follow").format(sql.Identifier(str(database))))
+    cursor.execute(files("hub.log").joinpath("roles.sql").read_bytes())

@@ -1,0 +1,249 @@
+"""The log: one door in (`append`) and ordered reads, on one PostgreSQL connection.
+
+Any number of processes append at once. A transaction-scoped advisory lock makes the order of positions the order of commits, so a reader
+that has seen position n has seen everything below n that will ever exist.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import psycopg
+
+from events.base import Fact, Recorded
+from events.errors import Refused, Unavailable
+from hub import limits
+from hub.log.codec import COLUMNS, Row, decode, encode, receipt_key
+
+R = TypeVar("R")
+APPEND_LOCK = 0x6C6F67  # advisory lock, per database
+CHANNEL = "hub_log"  # NOTIFY: one per append, only a wake-up
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The fact is new and durable at `position`."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """The same fact is already there, at `position`: a success."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Another fact has this source and key, at `position`: nothing was written for this one."""
+
+    position: int
+    stored: bytes
+    refused: bytes
+
+
+Result = Accepted | Duplicate | Conflict
+
+
+class VersionTaken(Refused):
+    """An append asked for a stream version that is not the next one."""
+
+
+class Log:
+    """Access to one log. Thread-safe by a lock: one connection, one statement at a time; `Unavailable` means try again."""
+
+    def __init__(self, url: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._url = url
+        self._now = now
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._mutex = threading.Lock()
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection back; the next call opens another."""
+        with self._mutex:
+            self._drop()
+
+    def append(self, facts: Sequence[Fact]) -> list[Result]:
+        """Append what is new, in order, in one transaction; one result a fact, in their order.
+
+        After an error of the connection the outcome is unknown: call again with the same facts, and what was committed answers `Duplicate`.
+        """
+        if len(facts) > limits.FACTS_PER_APPEND_MAX:
+            raise Refused(f"{len(facts)} facts in one append, at most {limits.FACTS_PER_APPEND_MAX} are taken: send them in parts")
+        rows = [encode(fact) for fact in facts]
+        return self._run(lambda cursor: self._append(cursor, rows)) if rows else []
+
+    def append_rows(self, rows: Sequence[Row]) -> list[int]:
+        """Append encoded rows with versions of the caller's own, all or nothing. Raises `VersionTaken`. Returns their positions."""
+
+        def work(cursor: psycopg.Cursor[tuple[Any, ...]]) -> list[int]:
+            results = self._append(cursor, rows)
+            if not all(isinstance(result, Accepted) for result in results):
+                raise VersionTaken("a stream already has an event of this version: read the stream again and decide anew")
+            return [result.position for result in results]
+
+        return self._run(work) if rows else []
+
+    def keep(self, deliveries: Sequence[tuple[bytes, bytes, str, bytes, datetime]]) -> None:
+        """Keep raw deliveries (sha256, body, transport, headers as JSON, received_at); what is kept already stays as it is.
+
+        Not flushed by itself: the append that follows flushes everything before it, and nothing is acknowledged sooner.
+        """
+
+        def work(cursor: psycopg.Cursor[tuple[Any, ...]]) -> None:
+            cursor.execute("set local synchronous_commit = off")
+            for delivery in sorted(deliveries):  # one order of keys everywhere: two processes that keep the same files do not deadlock
+                cursor.execute(  # not executemany: its pipeline hangs on large messages over a unix socket (psycopg 3.3)
+                    "insert into log.delivery (sha256, body, transport, headers, received_at) values (%b, %b, %s, %b, %s) on conflict do nothing",
+                    delivery,
+                )
+
+        self._run(work)
+
+    def body(self, sha256: bytes) -> bytes | None:
+        """The bytes of a kept delivery."""
+        row = self._run(lambda c: c.execute("select body from log.delivery where sha256 = %b", [sha256]).fetchone())
+        return bytes(row[0]) if row else None
+
+    def head(self) -> int:
+        """The last position; 0 for an empty log."""
+        row = self._run(lambda c: c.execute("select coalesce(max(position), 0) from log.event").fetchone())
+        return int(row[0]) if row else 0
+
+    def read(self, after: int, limit: int, *, stream: str | None = None, type_: str | None = None) -> list[Recorded]:
+        """At most `limit` facts after a position, in order."""
+
+        def work(cursor: psycopg.Cursor[tuple[Any, ...]]) -> list[Recorded]:
+            return read(cursor, after, limit, stream=stream, type_=type_)
+
+        return self._run(work)
+
+    def find(self, source: str, key: str) -> Recorded | None:
+        """The fact that has a business key."""
+        query = f"select {COLUMNS} from log.event where key = %s"
+        row = self._run(lambda c: c.execute(query, [receipt_key(source, key)], binary=True).fetchone())
+        return decode(row) if row else None
+
+    def count_again(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Count one more arrival of held entries (source, key)."""
+
+        def work(cursor: psycopg.Cursor[tuple[Any, ...]]) -> None:
+            cursor.execute("set local synchronous_commit = off")
+            cursor.executemany(
+                "insert into intake.seen as s values (%s, 1) on conflict (key) do update set times = s.times + 1",
+                sorted([(receipt_key(*key),) for key in keys]),
+            )
+
+        self._run(work)
+
+    # -- inside one transaction -------------------------------------------------------------------------------------------------------
+
+    def _append(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row]) -> list[Result]:
+        cursor.execute(f"set local lock_timeout = '{limits.LOCK_TIMEOUT_S}s'")
+        cursor.execute("select pg_advisory_xact_lock(%s)", [APPEND_LOCK])
+        position = self._head(cursor)
+        known = self._known(cursor, rows)
+        versions = self._versions(cursor, rows)
+        results: list[Result] = []
+        new: list[tuple[int, int, Row]] = []
+        for row in rows:
+            if row.key in known:
+                results.append(self._again(cursor, row, *known[row.key]))
+                continue
+            position += 1
+            last = versions.get(row.stream)
+            version = (last or 0) + 1 if row.version is None else row.version
+            if row.version is not None and last is not None and row.version != last + 1:
+                raise VersionTaken(f"stream {row.stream} is at version {last}, not at {row.version - 1}: read it again and decide anew")
+            versions[row.stream] = version
+            known[row.key] = (position, row.digest)
+            new.append((position, version, row))
+            results.append(Accepted(position))
+        if new:
+            self._copy(cursor, new)
+            cursor.execute(f"notify {CHANNEL}")
+        return results
+
+    @staticmethod
+    def _head(cursor: psycopg.Cursor[tuple[Any, ...]]) -> int:
+        row = cursor.execute("select coalesce(max(position), 0) from log.event").fetchone()
+        return int(row[0]) if row else 0
+
+    @staticmethod
+    def _known(cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row]) -> dict[Any, tuple[int, bytes]]:
+        cursor.execute("select key, position, digest from log.event where key = any(%b)", [[row.key for row in rows]])
+        return {key: (position, bytes(digest)) for key, position, digest in cursor}
+
+    @staticmethod
+    def _versions(cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row]) -> dict[str, int]:
+        cursor.execute(
+            """select s, e.version from unnest(%s::text[]) s cross join lateral
+               (select version from log.event where stream = s order by version desc limit 1) e""",
+            [list({row.stream for row in rows})],
+        )
+        return {stream: version for stream, version in cursor}
+
+    def _again(self, cursor: psycopg.Cursor[tuple[Any, ...]], row: Row, position: int, digest: bytes) -> Result:
+        """A key that is known: the same content or another. A fact stored in an older version is compared as what it means today."""
+        if digest == row.digest:
+            return Duplicate(position)
+        stored = read(cursor, position - 1, 1)
+        if stored and stored[0].position == position:
+            digest = stored[0].fact.digest()
+        return Duplicate(position) if digest == row.digest else Conflict(position, digest, row.digest)
+
+    def _copy(self, cursor: psycopg.Cursor[tuple[Any, ...]], new: Sequence[tuple[int, int, Row]]) -> None:
+        recorded_at = self._now()
+        with cursor.copy(
+            """copy log.event (position, stream, version, type, schema_version, key, digest, source, business_key, occurred_at, effective_at,
+               recorded_at, meta, data) from stdin (format binary)"""
+        ) as copy:
+            copy.set_types("int8 text int8 text int4 uuid bytea text text timestamptz timestamptz timestamptz bytea bytea".split())
+            for position, version, row in new:
+                copy.write_row(
+                    (
+                        position, row.stream, version, row.type, row.schema_version, row.key, row.digest, row.source, row.business_key,
+                        row.occurred_at, row.effective_at, recorded_at, row.meta, row.data,
+                    )
+                )  # fmt: skip
+
+    # -- the connection ---------------------------------------------------------------------------------------------------------------
+
+    def _run(self, work: Callable[[psycopg.Cursor[tuple[Any, ...]]], R]) -> R:
+        with self._mutex:
+            try:
+                if self._connection is None or self._connection.closed:
+                    self._connection = psycopg.connect(self._url, application_name="hub log")
+                with self._connection.transaction(), self._connection.cursor() as cursor:
+                    return work(cursor)
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                self._drop()
+                raise Unavailable(f"the log cannot be reached: {error}") from error
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def read(
+    cursor: psycopg.Cursor[tuple[Any, ...]], after: int, limit: int, *, stream: str | None = None, type_: str | None = None
+) -> list[Recorded]:
+    """At most `limit` facts after a position, in order, read in the caller's transaction."""
+    clauses, values = ["position > %s"], [after]
+    for column, value in (("stream", stream), ("type", type_)):
+        if value is not None:
+            clauses.append(f"{column} = %s")
+            values.append(value)  # type: ignore[arg-type]
+    query = f"select {COLUMNS} from log.event where {' and '.join(clauses)} order by position limit %s"
+    cursor.execute(query, [*values, limit], binary=True)
+    return [decode(row) for row in cursor.fetchall()]

@@ -1,0 +1,86 @@
+"""What every view shares: the description of its tables, bulk writes, exception rows, and the identity of a fact in a view.
+
+A view is one file: its tables, its fold, its queries. A fold derives rows from facts by pure functions and keeps totals by set-based SQL over
+the rows of its batch, so that the result does not depend on how the log was cut into batches. Every row names the position that last
+changed it. A view that finds something a person must decide keeps a table `exception` (`EXCEPTION_TABLE`); `hub exceptions` reads them all.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from psycopg import sql
+
+from events.base import Recorded
+from hub.log.follow import Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of a view. `columns` maps names to SQL types, `key` is the primary key, `technical` names the columns that a digest of
+    business content leaves out (positions, ids): what the same facts in another order would change. `indexes` are column lists."""
+
+    name: str
+    columns: Mapping[str, str]
+    key: tuple[str, ...]
+    technical: tuple[str, ...] = ("position",)
+    indexes: tuple[str, ...] = ()
+
+    def ddl(self) -> str:
+        body = ", ".join(f"{name} {type_}" for name, type_ in self.columns.items())
+        lines = [f"create table {self.name} ({body}, primary key ({', '.join(self.key)}));"]
+        lines += [f"create index on {self.name} ({columns});" for columns in self.indexes]
+        return "\n".join(lines)
+
+
+# An exception is open as long as its row is there; a fact that settles it removes the row. `subject` names it within its kind.
+EXCEPTION_TABLE = Table(
+    "exception",
+    {
+        "kind": "text",
+        "subject": "text",
+        "source": "text not null",
+        "business_key": "text not null",
+        "place": "text not null",
+        "reason": "text not null",
+        "first_seen": "timestamptz not null",
+        "position": "bigint not null",
+    },
+    key=("kind", "subject"),
+)
+
+
+class TableView:
+    """Base of the views: `name`, `tables`, and the DDL made of them."""
+
+    name: str
+    tables: tuple[Table, ...]
+
+    @property
+    def ddl(self) -> str:
+        return "\n".join(table.ddl() for table in self.tables)
+
+    def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
+        """Write what the facts change. Same rows for every way to cut the log into batches."""
+        raise TypeError(f"view {self.name} has no fold")
+
+
+def insert(cursor: Cursor, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, ignore_known: bool = False) -> None:
+    """Insert rows in one statement a thousand; with `ignore_known` a row whose key exists is left as it is."""
+    pending = list(rows)
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    tail = sql.SQL(" on conflict do nothing" if ignore_known else "")
+    for start in range(0, len(pending), 1000):
+        part = pending[start : start + 1000]
+        one = sql.SQL("({})").format(sql.SQL(", ").join([sql.Placeholder()] * len(columns)))
+        query = sql.SQL("insert into {} ({}) values {}{}").format(sql.Identifier(table), names, sql.SQL(", ").join([one] * len(part)), tail)
+        cursor.execute(query, [value for row in part for value in row])
+
+
+def fact_id(fact: Recorded) -> tuple[str, str]:
+    """(source, business key): what other facts name this one by."""
+    return fact.envelope.source, fact.envelope.key
+
+
+ZERO = Decimal(0)
