@@ -9,17 +9,16 @@ Errors: `AlreadySupervised`, an `Unavailable` (exit code 3).
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 from hub.app.home import Home, write_atomically
 from hub.app.servers import process
@@ -98,6 +97,9 @@ class Supervisor:
             raise ValueError(f"roles {taken} of children are repeated, reserved or no file names: give each child a role of its own")
         self.home, self.on_event = home, on_event
         self.exit_codes: dict[str, int] = {}
+        self.asked = threading.Event()
+        """Set by SIGTERM, SIGINT or SIGHUP between `start` and `stop` in the main thread: whoever waits for something long looks at it."""
+        self._handlers: dict[signal.Signals, Any] = {}
         self._kept = [_Kept(child) for child in children]
         self._private = PrivateServer(home) if private_database else None
         self._lock: int | None = None
@@ -139,6 +141,7 @@ class Supervisor:
             if self._private is not None:
                 self._private.join()
                 self._private.ensure()
+            self._take_signals()
             self.step()
         except BaseException:
             self.stop()
@@ -160,24 +163,23 @@ class Supervisor:
         self._write()
 
     def wait_ready(self, timeout: float) -> bool:
-        """Step until every child is ready (finished ones that need no restart count as ready); False when the time is over."""
+        """Step until all children are ready (one that has ended for good counts); False once time is over or we are asked to end."""
         deadline = time.monotonic() + timeout
         while True:
             self.step()
             if self._all_ready():
                 return True
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or self.asked.is_set():
                 return False
             time.sleep(STEP_S)
 
     def run_until(self, stop: threading.Event) -> None:
-        """Step until `stop` is set or, in the main thread, SIGTERM, SIGINT or SIGHUP comes; then end everything."""
-        with _signals_set(stop):
-            try:
-                while not stop.wait(STEP_S):
-                    self.step()
-            finally:
-                self.stop()
+        """Step until `stop` or `asked` is set; then end everything."""
+        try:
+            while not (stop.is_set() or self.asked.wait(STEP_S)):
+                self.step()
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         """End the children in reverse order, then leave the home, which ends PostgreSQL unless others use it. Within 10 s."""
@@ -191,8 +193,22 @@ class Supervisor:
                 self.home.processes_json.unlink(missing_ok=True)
                 os.close(self._lock)
                 self._lock = None
+            self._give_signals_back()
 
     # -- parts --
+
+    def _take_signals(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+
+            def ask(signum: int, frame: FrameType | None) -> None:
+                self.asked.set()
+
+            self._handlers = {signum: signal.signal(signum, ask) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+
+    def _give_signals_back(self) -> None:
+        for signum, handler in self._handlers.items():
+            signal.signal(signum, handler)
+        self._handlers = {}
 
     def _keep_postgres(self) -> None:
         if self._private is None:
@@ -290,23 +306,6 @@ class Supervisor:
 
 def _wait_for(popen: subprocess.Popen[bytes], seconds: float) -> None:
     process.wait_until(lambda: process.ended(popen) is not None, seconds)
-
-
-@contextlib.contextmanager
-def _signals_set(stop: threading.Event) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def asked(signum: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {signum: signal.signal(signum, asked) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def read_processes(home: Home) -> list[Process]:

@@ -26,6 +26,7 @@ from hub.app.settings import ConfigError, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
+INF = float("inf")
 
 USER = """
 import json, pathlib, sys, time
@@ -37,16 +38,16 @@ with database(Settings(home=pathlib.Path(sys.argv[1]))) as db:
     with psycopg.connect(db.owner_url, autocommit=True) as connection:
         pid = db.private.current().pid
         print(json.dumps({"pid": pid, "url": db.owner_url, "seconds": time.monotonic() - begun}), flush=True)
-        time.sleep(float(sys.argv[2]))
+        time.sleep(float(sys.argv[2])) if sys.argv[2] != "inf" else sys.stdin.readline()
         assert connection.execute("SELECT 1").fetchone() == (1,)
 """
 
 
 def use(home: Path, seconds: float, *, before: list[str] | None = None) -> subprocess.Popen[str]:
-    """Another process that uses the home for so long; its first line says which server it has."""
+    """Another process that uses the home for so long, `inf` until it is let go; its first line says which server it has."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     argv = [*(before or []), sys.executable, "-c", USER, str(home), str(seconds)]
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd="/")
+    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd="/")
 
 
 def said(user: subprocess.Popen[str]) -> dict[str, object]:
@@ -126,7 +127,7 @@ def test_first_and_second_start(home: Path) -> None:
 
 
 def test_eight_users_share_one_server_and_the_last_one_out_ends_it(home: Path) -> None:
-    users = [use(home, 1.5 + 0.15 * n) for n in range(8)]
+    users = [use(home, INF) for _ in range(8)]
     servers = {said(user)["pid"] for user in users}
     assert len(servers) == 1
     for user in users:
@@ -136,19 +137,19 @@ def test_eight_users_share_one_server_and_the_last_one_out_ends_it(home: Path) -
 
 def test_users_who_come_and_go_at_any_time_always_get_a_server(home: Path) -> None:
     users = []
-    for n in range(16):
+    for n in range(12):
         users.append(use(home, 0.0))
-        time.sleep(0.05 + 0.04 * n)  # so that some come while the server of the one before is being stopped
+        time.sleep(0.05 + 0.06 * n)  # so that some come while the server of the one before is being stopped
     for user in users:
         finish(user)
 
 
 def test_kill_9_of_a_user_is_no_matter(home: Path) -> None:
-    stays, killed = use(home, 1.5), use(home, 60)
+    stays, killed = use(home, INF), use(home, INF)
     assert said(stays)["pid"] == said(killed)["pid"]
     kill(killed)
     finish(stays)
-    alone = use(home, 60)
+    alone = use(home, INF)
     said(alone)
     kill(alone)
     assert process.wait_until(lambda: not running(home), 5), running(home)
@@ -246,7 +247,7 @@ def test_as_an_ordinary_user(home: Path) -> None:
         assert Path(f"/proc/{pid}").stat().st_uid == NOBODY
         finish(user)
         assert running(home) == []
-    user = use(home, 60, before=before)
+    user = use(home, INF, before=before)
     said(user)
     os.kill(keeper(home), signal.SIGKILL)
     kill(user)
