@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
+import re
 import tomllib
 import zoneinfo
 from collections.abc import Mapping
@@ -32,7 +33,8 @@ _SECTIONS: dict[str, frozenset[str]] = {
     "kafka": frozenset({"brokers", "topics"}),
     "watch": frozenset({"folder"}),
 }
-_PARTNER_KEYS = frozenset({"zone"})
+_PARTNER_KEYS = frozenset({"zone", "units"})
+_UNIT_CODE = re.compile(r"[A-Z0-9]{2,3}")
 
 
 class ConfigError(Exception):
@@ -75,12 +77,13 @@ class Secret:
 class Partner:
     """What is configured about one trading partner; the key is the partner's id as deliveries name it, e.g. `x12:ZZ:ACME`."""
 
-    zone: str = "UTC"
+    zone: str | None = None
+    units: Mapping[str, str] = field(default_factory=dict)  # its own unit codes to UN/ECE Rec 20 codes
 
     @property
-    def tzinfo(self) -> zoneinfo.ZoneInfo:
-        """The zone that local times without an offset from this partner are read in."""
-        return zoneinfo.ZoneInfo(self.zone)
+    def tzinfo(self) -> zoneinfo.ZoneInfo | None:
+        """The zone that local times without an offset from this partner are read in; None: UTC, with its quality marked as assumed."""
+        return zoneinfo.ZoneInfo(self.zone) if self.zone else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +205,9 @@ class _Source:
             raise ConfigError(f'{where} must be a table with a name: write [partners."x12:ZZ:ACME"] and its keys below it')
         for key in sorted(set(entry) - _PARTNER_KEYS):
             raise ConfigError(f"{where}: unknown key '{key}'; known are {_listed(_PARTNER_KEYS)}: correct or remove it")
-        zone = entry.get("zone", "UTC")
+        zone = entry.get("zone")
         try:
-            zoneinfo.ZoneInfo(zone)
+            zoneinfo.ZoneInfo("UTC" if zone is None else zone)
         except (
             zoneinfo.ZoneInfoNotFoundError,
             ValueError,
@@ -212,7 +215,16 @@ class _Source:
             OSError,
         ) as error:
             raise ConfigError(f'{where}: zone {zone!r} is not an IANA time zone: write one such as "Europe/Berlin"') from error
-        return Partner(zone=zone)
+        return Partner(zone, self._units(where, entry.get("units", {})))
+
+    @staticmethod
+    def _units(where: str, units: object) -> dict[str, str]:
+        if not isinstance(units, dict):
+            raise ConfigError(f'{where}: units must be a table, not {_kind(units)}: write units = {{ BX = "CS" }}')
+        for code, rec20 in units.items():
+            if not isinstance(rec20, str) or not _UNIT_CODE.fullmatch(rec20):
+                raise ConfigError(f"{where}: units.{code} = {rec20!r} is not a UN/ECE Rec 20 code: write one such as EA, KGM, LTR")
+        return dict(units)
 
 
 def _read_toml(file: Path) -> dict[str, Any]:

@@ -63,6 +63,11 @@ class Intake:
         ]
         return self._append(mapped)
 
+    def take_part(self, body: bytes, sha256: str, part: int, received_at: datetime) -> Outcome:
+        """One part of a delivery that is kept already, mapped anew; for re-drive."""
+        parts = [p for p in self.map(body, sha256, {}, "unknown") if p.number == part]
+        return self._append([_Mapped(Delivery(body, "redrive", received_at), sha256, parts)])[0]
+
     def map(self, body: bytes, sha256: str, headers: Mapping[str, str], transport: str) -> Sequence[Part]:
         """The parts of a body. A mapping that raises is a fault of ours: the delivery is held with its trace, and the hub goes on."""
         context = Context(raw=sha256, headers=headers, partners=self._partners)

@@ -120,6 +120,9 @@ class Follower:
             connection = self._connected()
             with connection.transaction(), connection.cursor() as cursor:
                 return work(cursor)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.InternalError_) as error:
+            self.close()  # promote renamed the tables under a batch that waited for them
+            raise Unavailable(f"the tables of view {self.view.name} were swapped: {error}") from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             self.close()
             raise Unavailable(f"the database cannot be reached: {error}") from error

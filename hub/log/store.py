@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 
@@ -56,7 +56,7 @@ class Log:
     """Access to one log. Thread-safe by a lock: one connection, one statement at a time; `Unavailable` means try again."""
 
     def __init__(self, url: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._url = url
+        self.url = url
         self._now = now
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._mutex = threading.Lock()
@@ -87,9 +87,10 @@ class Log:
 
         def work(cursor: psycopg.Cursor[tuple[Any, ...]]) -> list[int]:
             results = self._append(cursor, rows)
-            if not all(isinstance(result, Accepted) for result in results):
+            positions = [result.position for result in results if isinstance(result, Accepted)]
+            if len(positions) < len(rows):
                 raise VersionTaken("a stream already has an event of this version: read the stream again and decide anew")
-            return [result.position for result in results]
+            return positions
 
         return self._run(work) if rows else []
 
@@ -132,6 +133,10 @@ class Log:
         query = f"select {COLUMNS} from log.event where key = %s"
         row = self._run(lambda c: c.execute(query, [receipt_key(source, key)], binary=True).fetchone())
         return decode(row) if row else None
+
+    def select(self, query: LiteralString, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """The rows of a reading query."""
+        return self._run(lambda cursor: cursor.execute(query, values).fetchall())
 
     def count_again(self, keys: Sequence[tuple[str, str]]) -> None:
         """Count one more arrival of held entries (source, key)."""
@@ -222,7 +227,7 @@ class Log:
         with self._mutex:
             try:
                 if self._connection is None or self._connection.closed:
-                    self._connection = psycopg.connect(self._url, application_name="hub log")
+                    self._connection = psycopg.connect(self.url, application_name="hub log")
                 with self._connection.transaction(), self._connection.cursor() as cursor:
                     return work(cursor)
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:

@@ -1,0 +1,85 @@
+"""Answers that command line, API and console share: a caught-up reading cursor, a trace with where things are now, the hub's status."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import psycopg
+
+from events import canonical
+from events.errors import Unavailable
+from hub import limits
+from hub.app import queries
+from hub.app.home import Home
+from hub.app.supervisor import read_processes
+from hub.app.wiring import Hub
+from hub.log.follow import Cursor, enter, live_schema
+from projections import trace as traces
+
+_catching_up = threading.Lock()
+
+
+@contextlib.contextmanager
+def caught_up(hub: Hub, views: Sequence[str] = ()) -> Iterator[Cursor]:
+    """A reading cursor after the views have reached the head as of the call."""
+    with _catching_up:  # in one process one thread is enough to help the followers along
+        hub.catch_up(views)
+    with reading(hub) as cursor:
+        yield cursor
+
+
+@contextlib.contextmanager
+def reading(hub: Hub) -> Iterator[Cursor]:
+    """One read-only snapshot as the reader role, with times in UTC and a bound on each statement. Raises `Unavailable`."""
+    try:
+        with psycopg.connect(hub.read_url, application_name="hub read") as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
+            with connection.cursor() as cursor:
+                cursor.execute(f"set local statement_timeout = '{limits.STATEMENT_TIMEOUT_S}s'")
+                cursor.execute("set local timezone = 'UTC'")
+                yield cursor
+    except psycopg.OperationalError as error:
+        raise Unavailable(f"the views cannot be read: {error}") from error
+
+
+def trace(cursor: Cursor, text: str, direction: str) -> dict[str, Any]:
+    """The trace of any identifier (contracts.md), each lot and serial with the balances where it is now."""
+    enter(cursor, live_schema("genealogy"))
+    found = traces.trace(cursor, text, direction)
+    if found.get("root"):
+        places = queries.where_now(cursor, found["nodes"])
+        for node in found["nodes"]:
+            node["now"] = places.get((node["kind"], node["id"]), [])
+    return found
+
+
+def status(hub: Hub) -> dict[str, Any]:
+    """`hub status --json`."""
+    with reading(hub) as cursor:
+        row = cursor.execute("select coalesce(max(position), 0) from log.event").fetchone()
+        positions = queries.view_positions(cursor)
+        complete = len(positions) == len(queries.views())
+        held = cursor.execute("select count(*) from view_quarantine.entry where not settled").fetchone() if complete else None
+        counts = queries.exception_counts(cursor) if complete else {}
+        lag_s = queries.oldest_unprocessed_s(cursor, positions)
+    return {
+        "processes": [
+            {"role": p.role, "pid": p.pid, "since": p.since, "restarts": p.restarts} for p in read_processes(Home(hub.settings.home))
+        ],
+        "database_url": hub.read_url,
+        "owner_url": hub.database.owner_url,
+        "head": int(row[0]) if row else 0,
+        "views": positions,
+        "oldest_unprocessed_s": lag_s,
+        "quarantine": int(held[0]) if held else 0,
+        "exceptions": sum(counts.values()),
+        "exceptions_by_kind": counts,
+    }
+
+
+def plain_json(value: object) -> str:
+    """JSON of rows that may hold exact decimals, which print as their digits."""
+    return json.dumps(value, ensure_ascii=False, default=lambda v: canonical.loads(canonical.dumps(v)))

@@ -1,0 +1,195 @@
+"""All commands with their arguments; each imports what it needs only when it runs, so that `hub --help` is quick."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+app = typer.Typer(
+    name="hub",
+    help="Millwright: every change from every system as an event in one log, every view a replayable projection of it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+events_app = typer.Typer(help="Read the log.", no_args_is_help=True)
+quarantine_app = typer.Typer(
+    help="What could not be mapped or contradicts what is known: kept whole, and sent through the door again.", no_args_is_help=True
+)
+replay_app = typer.Typer(help="Fold the log anew beside live traffic, compare, swap. Never sends anything.", no_args_is_help=True)
+app.add_typer(events_app, name="events")
+app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(replay_app, name="replay")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON in the shape of docs/commands.md and nothing else.")]
+
+
+@app.command()
+def demo(
+    headless: Annotated[
+        bool, typer.Option(help="Run the plan to its end, check that each message is accounted for, print a summary.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="What the factory's history is made from.")] = 7,
+    orders: Annotated[int, typer.Option(min=1, max=100_000, help="Production orders of the finished product.")] = 20,
+    fresh: Annotated[bool, typer.Option(help="Throw the home's data away and start anew.")] = False,
+    sent_log: Annotated[Path | None, typer.Option(help="Write what the plant is about to send, a JSON object a line.")] = None,
+    json_: Json = False,
+) -> int:
+    """A whole hub with a simulated plant on this machine: private PostgreSQL, MQTT broker, console."""
+    from hub.app.demo.run import run_demo
+
+    return run_demo(headless=headless, seed=seed, orders=orders, fresh=fresh, sent_log=sent_log, json_=json_)
+
+
+@app.command()
+def serve(json_: Json = False) -> int:
+    """Run the hub: intake, views, API and console, under a supervisor, until SIGTERM or Ctrl-C."""
+    from hub.app.serve import serve_hub
+
+    return serve_hub()
+
+
+@app.command()
+def intake(paths: Annotated[list[Path], typer.Argument(help="Files, or folders that are walked.")], json_: Json = False) -> int:
+    """Take files of any supported format through the door; exit 1 if anything was quarantined or in conflict."""
+    from hub.app.cli.intake import intake_paths
+
+    return intake_paths(paths, json_)
+
+
+@app.command()
+def stock(
+    accounts: Annotated[str, typer.Option(help="own: what stands in own locations; all: every account of the ledger.")] = "own",
+    json_: Json = False,
+) -> int:
+    """What is where, from the double-entry ledger."""
+    from hub.app.cli.lists import show_stock
+
+    return show_stock(accounts, json_)
+
+
+@app.command()
+def trace(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="Any lot, serial, SSCC, order, purchase order, ASN or shipment.")],
+    forward: Annotated[bool, typer.Option("--forward", help="Only what it went into.")] = False,
+    backward: Annotated[bool, typer.Option("--backward", help="Only what it came from.")] = False,
+    json_: Json = False,
+) -> int:
+    """Where something came from and where it went, to the ends; exit 1 if the id is unknown or ambiguous."""
+    from hub.app.cli.trace import show_trace
+
+    return show_trace(id_, forward, backward, json_)
+
+
+@app.command()
+def exceptions(json_: Json = False) -> int:
+    """What a person must look at: over-receipts, negative stock, unknown references, conflicts, variances."""
+    from hub.app.cli.lists import show_exceptions
+
+    return show_exceptions(json_)
+
+
+@app.command()
+def status(json_: Json = False) -> int:
+    """Is data flowing, is anything stuck: processes, positions, lag, quarantine, exceptions."""
+    from hub.app.cli.health import show_status
+
+    return show_status(json_)
+
+
+@app.command()
+def doctor(json_: Json = False) -> int:
+    """Check database, settings, rights, clock, disk and views, and say what to do; exit 1 if anything is wrong."""
+    from hub.app.cli.health import show_doctor
+
+    return show_doctor(json_)
+
+
+@events_app.command("read")
+def events_read(
+    first: Annotated[int, typer.Option("--from", min=1, help="First position.")] = 1,
+    stream: Annotated[str | None, typer.Option(help="Only this stream, e.g. order/PO-7.")] = None,
+    type_: Annotated[str | None, typer.Option("--type", help="Only this event type.")] = None,
+    json_: Json = False,
+) -> int:
+    """Facts in the order of the log, up to its head."""
+    from hub.app.cli.lists import read_events
+
+    return read_events(first, stream, type_, json_)
+
+
+@events_app.command("explain")
+def events_explain(
+    what: Annotated[str, typer.Argument(metavar="POSITION|KEY", help="A position, or a business key.")], json_: Json = False
+) -> int:
+    """One fact: where it came from, what it says, and every row of every view that it was the last to change."""
+    from hub.app.cli.lists import explain_event
+
+    return explain_event(what, json_)
+
+
+@quarantine_app.command("list")
+def quarantine_list(json_: Json = False) -> int:
+    """Everything that is held: unmappable deliveries and lines, and conflicts."""
+    from hub.app.cli.quarantine import show_list
+
+    return show_list(json_)
+
+
+@quarantine_app.command("show")
+def quarantine_show(
+    id_: Annotated[str, typer.Argument(metavar="ID")],
+    out: Annotated[Path | None, typer.Option(help="Write the delivery's bytes to this file.")] = None,
+    json_: Json = False,
+) -> int:
+    """One held entry with its bytes, headers, error and place; exit 1 if there is none."""
+    from hub.app.cli.quarantine import show_one
+
+    return show_one(id_, out, json_)
+
+
+@quarantine_app.command("redrive")
+def quarantine_redrive(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]…")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Everything that is held.")] = False,
+    json_: Json = False,
+) -> int:
+    """Send held deliveries or lines through the door again; exit 1 if anything stays held."""
+    from hub.app.cli.quarantine import redrive
+
+    return redrive(ids or [], all_, json_)
+
+
+Views = Annotated[list[str] | None, typer.Argument(metavar="[VIEW]…")]
+All = Annotated[bool, typer.Option("--all", help="All views.")]
+
+
+@replay_app.command("rebuild")
+def replay_rebuild(
+    names: Views = None,
+    all_: All = False,
+    restart: Annotated[bool, typer.Option(help="Throw an interrupted rebuild away instead of going on with it.")] = False,
+    json_: Json = False,
+) -> int:
+    """Fold the log into shadow tables beside the live views; an interrupted rebuild goes on where it stopped."""
+    from hub.app.cli.replay import run_rebuild
+
+    return run_rebuild(names or [], all_, restart, json_)
+
+
+@replay_app.command("verify")
+def replay_verify(names: Views = None, all_: All = False, json_: Json = False) -> int:
+    """Compare live views with the log folded anew, every column; exit 1 and the differing rows named if they differ."""
+    from hub.app.cli.replay import run_verify
+
+    return run_verify(names or [], json_)
+
+
+@replay_app.command("promote")
+def replay_promote(names: Views = None, all_: All = False, json_: Json = False) -> int:
+    """Make the rebuilt tables the live ones, by rename, in one transaction."""
+    from hub.app.cli.replay import run_promote
+
+    return run_promote(names or [], all_, json_)

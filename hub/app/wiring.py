@@ -1,0 +1,110 @@
+"""Where the parts meet: finds mappings and views by name in their folders, and opens a hub on the database of a home."""
+
+import contextlib
+import importlib
+import pkgutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import adapters
+import projections
+from events.errors import Refused
+from hub.app.servers.postgres import Database, database
+from hub.app.settings import Settings
+from hub.intake.door import Intake
+from hub.intake.mapping import Mapping, Partner
+from hub.log.follow import Follower
+from hub.log.migrate import migrate
+from hub.log.store import Log
+from projections.base import TableView
+
+
+@cache
+def mappings() -> tuple[Mapping, ...]:
+    """All mappings: the module attribute `MAPPING` of each module in adapters/."""
+    modules = (importlib.import_module(f"adapters.{m.name}") for m in pkgutil.iter_modules(adapters.__path__) if not m.ispkg)
+    return tuple(module.MAPPING for module in modules if hasattr(module, "MAPPING"))
+
+
+@cache
+def views() -> tuple[TableView, ...]:
+    """All views in the order of their names: each subclass of `TableView` that a module in projections/ defines."""
+    found: dict[str, TableView] = {}
+    for m in pkgutil.iter_modules(projections.__path__):
+        module = importlib.import_module(f"projections.{m.name}")
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, TableView) and value.__module__ == module.__name__ and value is not TableView:
+                if value.name in found:
+                    raise TypeError(f"two views are called {value.name!r}")
+                found[value.name] = value()
+    return tuple(found[name] for name in sorted(found))
+
+
+def named_views(names: Sequence[str]) -> tuple[TableView, ...]:
+    """Views by name, all for no names. Raises `Refused` naming the unknown one."""
+    known = {view.name: view for view in views()}
+    for name in names:
+        if name not in known:
+            raise Refused(f"there is no view {name!r}: the views are {', '.join(known)}")
+    return tuple(known[name] for name in names) if names else tuple(known.values())
+
+
+@dataclass
+class Hub:
+    """An open hub: URLs by role, and the parts that work on them."""
+
+    settings: Settings
+    database: Database
+
+    @property
+    def door_url(self) -> str:
+        return self.database.url("hub_door")
+
+    @property
+    def follow_url(self) -> str:
+        return self.database.url("hub_follow")
+
+    @property
+    def read_url(self) -> str:
+        return self.database.url("hub_read")
+
+    @cached_property
+    def log(self) -> Log:
+        """The log, as the door."""
+        return Log(self.door_url)
+
+    def intake(self, log: Log | None = None) -> Intake:
+        """An intake of its own for one thread."""
+        return Intake(log or self.log, mappings(), self.partners)
+
+    @cached_property
+    def partners(self) -> dict[str, Partner]:
+        """Configured partners as mappings see them."""
+        return {name: Partner(p.tzinfo, dict(p.units)) for name, p in self.settings.partners.items()}
+
+    def catch_up(self, names: Sequence[str] = ()) -> int:
+        """Bring views to the head as of the call, whoever else follows; the head. A command without a running hub follows by itself."""
+        head = self.log.head()
+        for view in named_views(names):
+            follower = Follower(self.follow_url, view)
+            try:
+                follower.ensure()
+                while follower.position() < head:
+                    follower.step()
+            finally:
+                follower.close()
+        return head
+
+
+@contextlib.contextmanager
+def open_hub(settings: Settings | None = None) -> Iterator[Hub]:
+    """A hub for the time of a `with` block: its server runs, its schema is up to date. Raises `ConfigError`, `Unavailable`, `Refused`."""
+    settings = settings or Settings.load()
+    with database(settings) as db:
+        migrate(db.owner_url, db.passwords)
+        hub = Hub(settings, db)
+        try:
+            yield hub
+        finally:
+            hub.log.close()

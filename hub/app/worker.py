@@ -1,0 +1,145 @@
+"""The hub's own processes, each started by the supervisor as `python -m hub.app.worker ROLE`: api, intake, follow.
+
+SIGTERM ends them cleanly: what was received and not yet durable stays with its source.
+"""
+
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+from adapters.http_queue import HttpQueue
+from events.errors import HubError
+from hub import limits
+from hub.app.settings import Settings
+from hub.app.wiring import Hub, open_hub, views
+from hub.intake.delivery import Adapter
+from hub.intake.door import Loop
+from hub.log.follow import Follower
+from hub.log.store import Log
+
+
+def report(text: str) -> None:
+    """One line to the process's log."""
+    print(text, flush=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one role until SIGTERM."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    role = {"api": run_api, "intake": run_intake, "follow": run_follow}.get(arguments[0] if arguments else "")
+    if role is None:
+        report("usage: python -m hub.app.worker api|intake|follow")
+        return 2
+    try:
+        with open_hub(Settings.load()) as hub:
+            role(hub, stop)
+    except HubError as error:
+        report(f"{arguments[0]}: {error}")
+        return 3
+    return 0
+
+
+def run_follow(hub: Hub, stop: threading.Event) -> None:
+    """A follower a view; one that fails is tried again for ever, visibly, and holds up no other."""
+    followers = [Follower(hub.follow_url, view) for view in views()]
+    _run_all([_guarded(f"view {f.view.name}", lambda f=f: f.run(stop, report), stop) for f in followers], stop)  # type: ignore[misc]
+
+
+def run_intake(hub: Hub, stop: threading.Event) -> None:
+    """A loop an adapter that is configured."""
+    found = adapters_of(hub.settings)
+    report(f"intake from {', '.join(a.name for a in found) or 'nothing: set HUB_MQTT_URL, HUB_WATCH or HUB_KAFKA'}")
+    loops = [Loop(adapter, hub.intake(Log(hub.door_url)), report) for adapter in found]
+    _run_all([_guarded(loop.adapter.name, lambda loop=loop: loop.run(stop), stop) for loop in loops], stop)  # type: ignore[misc]
+
+
+def run_api(hub: Hub, stop: threading.Event) -> None:
+    """The API and the console, with the intake loop that drains what is posted."""
+    import uvicorn
+
+    from hub.app.api import make_app
+    from hub.app.console import add_console
+
+    queue = HttpQueue(limits.HTTP_WAITING_MAX)
+    app = make_app(hub, queue)
+    add_console(app, hub)
+    settings = hub.settings
+    config = uvicorn.Config(
+        app, host=settings.api_host, port=settings.api_port, log_level="warning", access_log=False, timeout_graceful_shutdown=3
+    )
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # ours end all threads together
+    loop = Loop(queue, hub.intake(Log(hub.door_url)), report)
+    report(f"listens on http://{settings.api_host}:{settings.api_port}")
+
+    def serve() -> None:
+        try:
+            server.run()
+        finally:
+            stop.set()
+
+    def watch() -> None:
+        stop.wait()
+        server.should_exit = True
+
+    _run_all([_guarded("http", lambda: loop.run(stop), stop), serve, watch], stop)
+
+
+def adapters_of(settings: Settings) -> list[Adapter]:
+    """The adapters that settings name."""
+    found: list[Adapter] = []
+    if settings.mqtt_url:
+        from adapters.mqtt import MqttAdapter
+
+        url = urlsplit(settings.mqtt_url)
+        found.append(
+            MqttAdapter(
+                url.hostname or "127.0.0.1",
+                url.port or 1883,
+                settings.mqtt_topics,
+                "millwright-hub",
+                username=url.username,
+                password=url.password,
+            )
+        )
+    if settings.watch:
+        from adapters.folder import FolderAdapter
+
+        found.append(FolderAdapter(settings.watch))
+    if settings.kafka_brokers:
+        from adapters.kafka import KafkaAdapter
+
+        found.append(KafkaAdapter(settings.kafka_brokers, settings.kafka_topics))
+    return found
+
+
+def _guarded(name: str, work: Callable[[], None], stop: threading.Event) -> Callable[[], None]:
+    """A loop that never dies silently: whatever ends it is told, and it starts again after a pause."""
+
+    def run() -> None:
+        while not stop.is_set():
+            try:
+                work()
+            except Exception:  # noqa: BLE001 - the outermost net of a loop: told with its trace, then tried again
+                report(f"{name} failed and is started again in {limits.RETRY_MAX_S:.0f} s:\n{traceback.format_exc()}")
+                stop.wait(limits.RETRY_MAX_S)
+
+    return run
+
+
+def _run_all(works: Sequence[Callable[[], None]], stop: threading.Event) -> None:
+    threads = [threading.Thread(target=work, daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    stop.wait()
+    for thread in threads:
+        thread.join(timeout=5)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
