@@ -16,7 +16,7 @@ class HandlingUnitPacked(Event):
 
     type: ClassVar[str] = "logistics.handling_unit_packed"
     container: Thing
-    contents: Contents
+    contents: Contents = ()  # empty is allowed and is not stored, so the field must not be required
     location: Name | None = None
 
     def stream(self) -> str:

@@ -1,0 +1,138 @@
+"""Which objects a fact names, and in which part: pure functions shared by the views that look objects up by their identifiers.
+
+Names enter indexes, whose entries PostgreSQL bounds: `bounded` and `subject_sql` shorten what no real name reaches, and stay distinct.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+from events.base import Event
+from events.inventory import LotMerged, LotSplit, ObjectsDecommissioned, StockTransferred
+from events.logistics import (
+    DeliveryProved,
+    HandlingUnitPacked,
+    HandlingUnitUnpacked,
+    ObjectsObserved,
+    ReturnReceived,
+    ShipmentDispatched,
+)
+from events.procurement import GoodsReceived, PurchaseOrderIssued
+from events.production import LotReworked, LotTransformed, MaterialIssued, OutputProduced, ScrapReported
+from events.vocabulary import Thing, things_of
+
+# origin: the fact brings the thing into being for us; use: it needs the thing to be there; seen: it only tells of it.
+Role = Literal["origin", "use", "seen"]
+Name = tuple[str, str]  # (kind, id)
+NAME_BYTES_MAX = 1000  # bytes of a name in an index; two of them fit PostgreSQL's 2704
+
+_THING_FIELDS = ("thing", "things", "inputs", "outputs", "contents", "container")
+# A field that names one object, and the kind of object; a new event type that uses these names is covered without a change here.
+_NAME_FIELDS = {
+    "item": "item",
+    "order": "order",
+    "purchase_order": "purchase_order",
+    "shipment": "shipment",
+    "sales_order": "sales_order",
+    "supplier": "partner",
+    "customer": "partner",
+    "carrier": "partner",
+    "partner": "partner",
+    "asn_partner": "partner",
+    "location": "location",
+    "from_location": "location",
+    "to_location": "location",
+    "equipment": "equipment",
+    "work_center": "equipment",
+    "handling_unit": "handling_unit",
+    "parent": "handling_unit",
+}
+_MANY_FIELDS = {"purchase_orders": "purchase_order", "handling_units": "handling_unit"}
+
+
+def things(event: Event) -> Iterator[tuple[Role, Thing]]:
+    """All things that a fact names, with the part they have in it."""
+    roles = _ROLES.get(type(event), {})
+    for name in _THING_FIELDS:
+        for thing in things_of(getattr(event, name, None)):
+            yield roles.get(name, "seen"), thing
+
+
+def named(event: Event) -> set[Name]:
+    """(kind, id) of every object a fact names: its own document (the stream), things, partners, places, orders, equipment."""
+    kind, _, own = event.stream().partition("/")
+    found: set[Name] = {(kind, own)}
+    for name, kind in _NAME_FIELDS.items():
+        if value := getattr(event, name, None):
+            found.add((kind, str(value)))
+    for name, kind in _MANY_FIELDS.items():
+        found.update((kind, str(value)) for value in getattr(event, name, ()))
+    for _, thing in things(event):
+        found.update(_of_thing(thing))
+    return found | set(_MORE.get(type(event), lambda _: ())(event))
+
+
+def bounded(name: str) -> str:
+    """A name as views keep it: itself, or for one over 1000 bytes its beginning and its sha256."""
+    raw = name.encode()
+    return name if len(raw) <= NAME_BYTES_MAX else f"{name[:200]}…{hashlib.sha256(raw).hexdigest()}"
+
+
+def subject_sql(*columns: str, separator: str = "/") -> str:
+    """SQL that joins text columns into one name, another for other values; for statements with parameters: percent signs are doubled."""
+    parts = [f"replace(replace({column}, '%%', '%%25'), '{separator}', '%%{ord(separator):02X}')" for column in columns]
+    whole = f"concat_ws('{separator}', {', '.join(parts)})"
+    digest = f"encode(sha256(convert_to({whole}, 'UTF8')), 'hex')"
+    return f"(case when octet_length({whole}) <= {NAME_BYTES_MAX} then {whole} else left({whole}, 200) || '…' || {digest} end)"
+
+
+def _of_thing(thing: Thing) -> Iterator[Name]:
+    if node := thing.node():
+        yield node
+    if thing.item:
+        yield "item", thing.item
+        if thing.lot:
+            yield "lot", f"{thing.item}/{thing.lot}"
+    if thing.handling_unit:
+        yield "handling_unit", thing.handling_unit
+
+
+def _receipt(e: GoodsReceived) -> Iterator[Name]:
+    if e.asn:
+        partner = e.asn_partner or e.supplier
+        yield "asn", f"{partner}/{e.asn}" if partner else e.asn
+
+
+def _observed(e: ObjectsObserved) -> Iterator[Name]:
+    for kind, number in e.transactions:
+        yield ("purchase_order", number) if kind == "po" else ("transaction", f"{kind}/{number}")
+
+
+def _ordered(e: PurchaseOrderIssued) -> Iterator[Name]:
+    return (("item", line.item) for line in e.lines)
+
+
+_MORE: dict[type[Event], Callable[[Any], Iterator[Name]]] = {
+    GoodsReceived: _receipt,
+    ObjectsObserved: _observed,
+    PurchaseOrderIssued: _ordered,
+}
+
+_MADE: dict[str, Role] = {"inputs": "use", "outputs": "origin"}
+_ROLES: dict[type[Event], dict[str, Role]] = {
+    GoodsReceived: {"things": "origin"},
+    OutputProduced: {"things": "origin"},
+    ReturnReceived: {"things": "origin"},
+    LotTransformed: _MADE,
+    LotReworked: _MADE,
+    LotSplit: _MADE,
+    LotMerged: _MADE,
+    MaterialIssued: {"things": "use"},
+    ScrapReported: {"things": "use"},
+    StockTransferred: {"things": "use"},
+    ObjectsDecommissioned: {"things": "use"},
+    ShipmentDispatched: {"things": "use"},
+    DeliveryProved: {"things": "use"},
+    HandlingUnitPacked: {"contents": "use"},
+    HandlingUnitUnpacked: {"contents": "use"},
+}

@@ -1,0 +1,63 @@
+"""Which facts were undone: business reversals and retractions, kept by each view that must leave such facts out of its totals.
+
+A reversal names its original by (source, business key) and may come before it. Several of one original count once; the one that counts is
+the first by rule (a retraction before a reversal, then by effective time and key), never the first to arrive.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import sql
+
+from events.base import Recorded
+from events.integration import FactRetracted
+from events.inventory import MovementReversed
+from hub.log.codec import receipt_key
+from hub.log.follow import Cursor
+from projections.base import Table, insert
+
+REVERSAL = Table(
+    "reversal",
+    {
+        "original": "uuid",  # the receipt key of the fact that is undone, by which its rows are found
+        "fact": "uuid",  # the receipt key of the reversal
+        "source": "text not null",
+        "original_key": "text not null",
+        "business_key": "text not null",
+        "effective_at": "timestamptz",  # null: a retraction, which counts as of the original's own time
+        "position": "bigint not null",
+    },
+    key=("original", "fact"),
+    indexes=("position",),
+)
+
+
+def keep_reversals(cursor: Cursor, facts: Sequence[Recorded]) -> bool:
+    """Write the rows of `REVERSAL` that a batch adds; whether there are any."""
+    rows = [row for fact in facts if (row := _row(fact))]
+    insert(cursor, "reversal", list(REVERSAL.columns), rows)
+    return bool(rows)
+
+
+def mark_undone(cursor: Cursor, table: str, first: int, last: int) -> None:
+    """Set `undone` and the position in rows of `table` (fact, undone, position) whose fact was undone, whichever of the two came first."""
+    values = {"first": first, "last": last}
+    cursor.execute(sql.SQL(_MARK).format(table=sql.Identifier(table)), values)
+
+
+def _row(fact: Recorded) -> tuple[Any, ...] | None:
+    e, event = fact.envelope, fact.event
+    if not isinstance(event, MovementReversed | FactRetracted):
+        return None
+    effective_at = e.effective_at if isinstance(event, MovementReversed) else None
+    return receipt_key(e.source, event.original), receipt_key(e.source, e.key), e.source, event.original, e.key, effective_at, fact.position
+
+
+_MARK = """
+with touched as (
+  select original from reversal where position between %(first)s and %(last)s
+  union
+  select original from reversal join {table} t on t.fact = original where t.position between %(first)s and %(last)s),
+latest as (select original, max(position) as position from reversal join touched using (original) group by original)
+update {table} t set undone = true, position = greatest(t.position, latest.position) from latest where t.fact = latest.original
+"""

@@ -1,0 +1,146 @@
+"""Hypothesis strategies for histories: small sets of facts of all event types that share items, lots, orders, units and documents.
+
+Names are few on purpose, so that facts meet: a receipt its order and its notice, an issue the lot that somebody made, a reversal its
+original (or none), two definitions the same item.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from events.base import Envelope, Fact, Recorded, event_class
+from hub.log import codec
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+START = datetime(2026, 3, 1, 6, tzinfo=UTC)
+
+_ITEMS, _LOTS, _SERIALS, _UNITS = ("A", "B"), ("L1", "L2"), ("S1", "S2"), ("EA", "KGM")
+_PARTNERS, _PLACES, _STATUS = ("ACME", "BOLT"), ("WH", "LINE"), ("unrestricted", "quality")
+_of = st.sampled_from
+_quantities = st.fixed_dictionaries({"value": _of(("0", "1", "2", "3", "0.5", "10.250")), "unit": _of((*_UNITS, "EA"))})
+_lot = st.fixed_dictionaries({"item": _of(_ITEMS), "lot": _of(_LOTS), "quantity": _quantities})
+_things = st.one_of(
+    _lot,
+    _lot,
+    st.fixed_dictionaries({"item": _of(_ITEMS), "quantity": _quantities}),
+    st.fixed_dictionaries({"item": _of(_ITEMS), "serial": _of(_SERIALS)}),
+    st.fixed_dictionaries({"handling_unit": _of(("U1", "U2"))}),
+    st.fixed_dictionaries({"item": _of(_ITEMS), "lot": _of(_LOTS), "handling_unit": _of(("U1", "U2")), "quantity": _quantities}),
+)
+_some = st.lists(_things, min_size=1, max_size=2)
+_few = st.lists(_things, max_size=2)
+_held = {"raw_sha256": _of(("aa", "bb")), "part": st.just(1), "line": _of(("", "1")), "format": st.just("x12-856")}
+
+
+def _maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(st.none(), strategy)
+
+
+def _lines() -> st.SearchStrategy[Any]:
+    line = {"line": _of(("10", "20")), "item": _of(_ITEMS), "quantity": _quantities, "over_tolerance_percent": _of((None, "10"))}
+    return st.lists(st.fixed_dictionaries(line), min_size=1, max_size=2)
+
+
+_order = _of(("W1", "W2"))
+_po = _of(("PO1", "PO2"))
+_po_line = _maybe(_of(("10", "20")))
+_asn = _of(("N1", "N2"))
+_shipment = _of(("SH1", "SH2"))
+_place = _of(_PLACES)
+_partner = _of(_PARTNERS)
+_number = _of(("1", "2", "3"))
+_inside = {"things": _some, "location": _place, "status": _of(_STATUS)}
+_made = {"inputs": _some, "outputs": _some, "location": _place, "status": _of(_STATUS)}
+
+# Every event type with what its fields may be; `original` and `quarantined_key` are drawn from the keys of the same history.
+FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "masterdata.item_defined": {"item": _of(_ITEMS), "base_unit": _of(_UNITS), "description": _of(("", "Bolt"))},
+    "masterdata.partner_defined": {"partner": _partner, "role": _of(("supplier", "customer", "carrier"))},
+    "masterdata.location_defined": {"location": _place, "owner": _of(("own", "supplier"))},
+    "procurement.purchase_order_issued": {"purchase_order": _po, "supplier": _partner, "lines": _lines()},
+    "procurement.asn_received": {
+        "asn": _asn, "partner": _partner, "content": st.just("c0"), "carrier": _maybe(_partner),
+        "purchase_orders": st.lists(_po, max_size=2),
+    },
+    "procurement.asn_line_received": {
+        "asn": _asn, "partner": _partner, "line": _number, "thing": _things, "purchase_order": _maybe(_po), "purchase_order_line": _po_line,
+        "handling_units": st.lists(_of(("U1", "U2")), max_size=2),
+    },
+    "procurement.asn_handling_unit_received": {
+        "asn": _asn, "partner": _partner, "handling_unit": _of(("U1", "U2")), "parent": _maybe(_of(("U3",))),
+    },
+    "procurement.goods_received": {
+        **_inside, "receipt": _number, "supplier": _maybe(_partner), "purchase_order": _maybe(_po), "purchase_order_line": _po_line,
+        "asn": _maybe(_asn), "asn_partner": _maybe(_partner),
+    },
+    "production.order_released": {"order": _order, "item": _of(_ITEMS), "quantity": _quantities, "work_center": _maybe(_of(("C1",)))},
+    "production.material_issued": {**_inside, "order": _order, "equipment": _maybe(_of(("E1",)))},
+    "production.output_produced": {**_inside, "output": _number, "order": _maybe(_order)},
+    "production.scrap_reported": {"scrap": _number, "order": _maybe(_order), "location": _maybe(_place), "things": _some},
+    "production.lot_reworked": {**_made, "rework": _number},
+    "production.lot_transformed": {
+        "transformation": _number, "order": _maybe(_order), "inputs": _few, "outputs": _few, "location": _maybe(_place),
+    },
+    "inventory.stock_transferred": {"transfer": _number, "things": _some, "from_location": _place, "to_location": _place},
+    "inventory.lot_split": {**_made, "split": _number},
+    "inventory.lot_merged": {**_made, "merge": _number},
+    "inventory.objects_decommissioned": {"document": _number, "things": _some, "location": _maybe(_place)},
+    "inventory.movement_reversed": {"reversal": _number},
+    "logistics.handling_unit_packed": {"container": _things, "contents": _few, "location": _maybe(_place)},
+    "logistics.handling_unit_unpacked": {"container": _things, "contents": _few},
+    "logistics.shipment_dispatched": {
+        "shipment": _shipment, "things": _some, "from_location": _place, "customer": _maybe(_partner), "carrier": _maybe(_partner),
+        "sales_order": _maybe(_of(("SO1",))),
+    },
+    "logistics.milestone_reported": {"shipment": _shipment, "code": _of(("AF", "X1", "D1")), "place": _of(("", "Ulm"))},
+    "logistics.delivery_proved": {"shipment": _shipment, "customer": _partner, "things": _some},
+    "logistics.return_received": {
+        "return_number": _number, "customer": _partner, "shipment": _maybe(_shipment), "things": _some, "location": _place,
+    },
+    "logistics.objects_observed": {
+        "observation": _number, "action": st.just("OBSERVE"), "things": _few, "location": _maybe(_place), "container": _maybe(_things),
+        "transactions": st.lists(st.tuples(_of(("po", "desadv")), _of(("PO1", "N1"))), max_size=1),
+    },
+    "integration.delivery_quarantined": {**_held, "reason": st.just("no such unit")},
+    "integration.content_conflicted": {
+        **_held, "refused_source": st.just("erp"), "refused_key": _of(("k1", "k2")), "refused_type": st.just("production.order_released"),
+        "refused_data": st.just({"order": "W1"}), "stored_digest": st.just("00"), "refused_digest": st.just("11"),
+        "reason": st.just("other"),
+    },
+    "integration.quarantine_redriven": {"raw_sha256": _of(("aa", "bb")), "outcome": st.just("accepted"), "facts": st.just(1)},
+    "integration.fact_retracted": {"reason": st.just("wrong lot")},
+}  # fmt: skip
+_POINTS_BACK = {"inventory.movement_reversed": "original", "integration.fact_retracted": "original"}
+
+
+@st.composite
+def histories(draw: Draw, most: int = 14, types: Sequence[str] = tuple(FIELDS)) -> list[Fact]:
+    """A set of facts with distinct keys, in some order of arrival; about a fifth of them undo others."""
+    back = [name for name in types if name in _POINTS_BACK]
+    chosen = draw(st.lists(st.one_of(_of(types), _of(types), _of(types), _of(types), _of(back or types)), min_size=1, max_size=most))
+    return [_fact(draw, f"k{n}", type_, len(chosen)) for n, type_ in enumerate(chosen)]
+
+
+def _fact(draw: Draw, key: str, type_: str, count: int) -> Fact:
+    data = {name: value for name, value in draw(st.fixed_dictionaries(FIELDS[type_])).items() if value is not None}
+    keys = st.integers(0, count).map(lambda n: f"k{n}")  # k{count} is nobody's
+    if field := _POINTS_BACK.get(type_):
+        data[field] = draw(keys)
+    if type_ == "integration.quarantine_redriven":
+        data["quarantined_key"] = draw(keys)
+    at = START + timedelta(hours=draw(st.integers(0, 5)))
+    source = draw(_of(("erp", "erp", "erp", "mes")))
+    return Fact(Envelope(source=source, key=key, occurred_at=at, effective_at=at), event_class(type_).of(data))
+
+
+def recorded(facts: Sequence[Fact]) -> list[Recorded]:
+    """Facts as the log would hand them to a fold after it took them in this order: encoded, decoded, with positions from 1."""
+    found = []
+    for position, fact in enumerate(facts, 1):
+        r = codec.encode(fact)
+        times = (r.occurred_at, r.effective_at, START + timedelta(seconds=position))
+        row = (position, r.stream, position, r.type, r.schema_version, r.source, r.business_key, *times, r.meta, r.data)
+        found.append(codec.decode(row))
+    return found
