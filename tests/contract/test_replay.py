@@ -1,0 +1,224 @@
+"""Replay on a real PostgreSQL: rebuilt = live beside traffic, interrupted and resumed, tampering named, promoted, and rebuilt elsewhere."""
+
+import threading
+
+import psycopg
+import pytest
+
+from events.errors import Refused
+from hub.app.wiring import views
+from hub.log.follow import Follower, live_schema, shadow_schema
+from hub.log.migrate import migrate
+from hub.log.store import Log
+from replay.promote import promote
+from replay.rebuild import Progress, rebuild
+from replay.verify import verify
+from tests.facts import as_role, fact, received, thing
+
+
+@pytest.fixture
+def owner_url(fresh_database: str) -> str:
+    migrate(fresh_database)
+    with Log(as_role(fresh_database, "hub_door")) as log:
+        fill(log, 0, 40)
+    follow(fresh_database)
+    return fresh_database
+
+
+@pytest.fixture
+def url(owner_url: str) -> str:
+    return as_role(owner_url, "hub_follow")
+
+
+def fill(log: Log, first: int, count: int) -> None:
+    """Receipts, consumption and output of `count` small orders."""
+    for n in range(first, first + count):
+        log.append(
+            [
+                received(f"R{n}", "A", f"L{n}", "5", n),
+                fact(
+                    f"I{n}", "production.material_issued", {"order": f"O{n}", "things": [thing("A", f"L{n}", "4")], "location": "WH"}, n + 1
+                ),
+                fact(
+                    f"P{n}",
+                    "production.output_produced",
+                    {"output": f"P{n}", "order": f"O{n}", "things": [thing("B", f"M{n}", "2")], "location": "WH"},
+                    n + 2,
+                ),
+            ]
+        )
+
+
+def follow(owner_url: str) -> None:
+    for view in views():
+        follower = Follower(as_role(owner_url, "hub_follow"), view)
+        follower.ensure()
+        while follower.step(7):
+            pass
+        follower.close()
+
+
+def differing(url: str) -> dict[str, list[str]]:
+    """View to the tables in which it differs."""
+    _, found = verify(url, views())
+    return {
+        view: [name for name, t in tables.items() if not t.equal]
+        for view, tables in found.items()
+        if not all(t.equal for t in tables.values())
+    }
+
+
+def test_rebuilt_is_live(url: str) -> None:
+    position, done = rebuild(url, views())
+    assert position == 120
+    assert {name: r.events for name, r in done.items()} == {view.name: 120 for view in views()}
+    assert differing(url) == {}
+
+
+def test_verify_needs_no_rebuild_before_it(url: str) -> None:
+    assert differing(url) == {}
+    assert verify(url, views())[0] == 120
+
+
+@pytest.mark.parametrize(
+    "statement, what",
+    [
+        ("update view_stock.balance set quantity = quantity + 1 where item = 'A' and lot = 'L3' and account = 'location/WH'", "differing"),
+        ("update view_stock.balance set position = position + 1 where item = 'A' and lot = 'L3' and account = 'location/WH'", "differing"),
+        ("delete from view_stock.balance where item = 'A' and lot = 'L3' and account = 'location/WH'", "missing"),
+        ("insert into view_stock.balance select account, status, item, 'L3x', serial, unit, quantity, position from view_stock.balance "
+         "where item = 'A' and lot = 'L3' and account = 'location/WH'", "extra"),
+    ],
+)  # fmt: skip
+def test_a_row_changed_by_hand_is_named_and_restored(owner_url: str, url: str, statement: str, what: str) -> None:
+    with psycopg.connect(owner_url) as connection:
+        assert connection.execute(statement.encode()).rowcount == 1
+    _, found = verify(url, views())
+    table = found["stock"]["balance"]
+    assert (table.differing, table.missing, table.extra) == tuple(int(what == w) for w in ("differing", "missing", "extra"))
+    (key,) = table.keys
+    assert key["lot"] in ("L3", "L3x")
+    assert key["is"] == what
+    assert differing(url) == {"stock": ["balance"]}
+    rebuild(url, views())
+    promote(url, views())
+    assert differing(url) == {}
+    with psycopg.connect(owner_url) as connection:
+        rows = connection.execute(
+            "select quantity from view_stock.balance where item = 'A' and lot like 'L3%' and account = 'location/WH' and lot in ('L3', 'L3x')"
+        )
+        assert [int(q) for (q,) in rows] == [1]
+
+
+def test_an_interrupted_rebuild_goes_on_where_it_stopped(url: str) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop_half_way(p: Progress) -> None:
+        if p.position >= 60:
+            raise Stop
+
+    (stock,) = (view for view in views() if view.name == "stock")
+    with pytest.raises(Stop):
+        rebuild(url, [stock], stop_half_way, batch=10)
+    with pytest.raises(Refused, match="not finished"):
+        promote(url, [stock])
+    _, done = rebuild(url, [stock], batch=10)
+    assert done["stock"].events == 60
+    _, whole = rebuild(url, [stock], restart=True)
+    assert whole["stock"].events == 120
+    assert whole["stock"].digest == done["stock"].digest
+
+
+def test_batch_size_changes_nothing(url: str) -> None:
+    digests = {
+        size: {name: r.digest for name, r in rebuild(url, views(), batch=size, restart=True)[1].items()} for size in (1, 7, 100, 5000)
+    }
+    assert len({str(sorted(d.items())) for d in digests.values()}) == 1
+
+
+def test_promote_without_a_rebuild_is_refused(url: str) -> None:
+    with pytest.raises(Refused, match="run `hub replay rebuild"):
+        promote(url, views())
+
+
+def test_rebuild_verify_promote_beside_live_traffic(owner_url: str, url: str) -> None:
+    stop = threading.Event()
+    told: list[str] = []
+    followers = [Follower(url, view) for view in views()]
+    threads = [threading.Thread(target=f.run, args=(stop, told.append)) for f in followers]
+
+    def write() -> None:
+        with Log(as_role(owner_url, "hub_door")) as log:
+            n = 1000
+            while not stop.is_set():
+                fill(log, n, 1)
+                n += 1
+                stop.wait(0.03)
+
+    threads.append(threading.Thread(target=write))
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(2):
+            rebuild(url, views())
+            assert differing(url) == {}
+            promote(url, views())
+            assert differing(url) == {}
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    follow(owner_url)
+    assert differing(url) == {}
+
+
+def test_the_log_alone_rebuilds_to_the_same_digests_elsewhere(owner_url: str, url: str, pg_owner_url: str) -> None:
+    _, here = rebuild(url, views())
+    name = "test_replay_elsewhere"
+    with psycopg.connect(pg_owner_url, autocommit=True) as connection:
+        connection.execute(f"drop database if exists {name} with (force)".encode())
+        connection.execute(f"create database {name} template template0".encode())
+    from psycopg import conninfo
+
+    other = conninfo.make_conninfo(pg_owner_url, dbname=name)
+    migrate(other)
+    with psycopg.connect(owner_url) as source, psycopg.connect(other) as target:
+        with (
+            source.cursor().copy("copy log.event to stdout (format binary)") as out,
+            target.cursor().copy("copy log.event from stdin (format binary)") as into,
+        ):
+            for chunk in out:
+                into.write(chunk)
+    _, there = rebuild(as_role(other, "hub_follow"), views())
+    assert {n: r.digest for n, r in there.items()} == {n: r.digest for n, r in here.items()}
+
+
+def test_a_paused_follower_cannot_write_twice(url: str) -> None:
+    """Two followers of one view: whatever their interleaving, each position is folded once."""
+    (stock,) = (view for view in views() if view.name == "stock")
+    schema = shadow_schema("stock")
+    two = [Follower(url, stock, schema) for _ in range(2)]
+    two[0].ensure()
+    stop = threading.Event()
+    threads = [threading.Thread(target=f.run, args=(stop, lambda text: None)) for f in two]
+    for thread in threads:
+        thread.start()
+    while two and _position(url, schema) < 120:
+        pass
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert differing(url) == {}
+
+
+def _position(url: str, schema: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute(f"select position from {schema}.position".encode()).fetchone()
+    return int(row[0]) if row else 0
+
+
+def test_every_view_has_its_live_schema(owner_url: str) -> None:
+    with psycopg.connect(owner_url) as connection:
+        found = {row[0] for row in connection.execute("select nspname from pg_namespace")}
+    assert {live_schema(view.name) for view in views()} <= found
