@@ -26,6 +26,7 @@ ENTRY = Table(
         "fact": "uuid not null",
         "source": "text not null",
         "business_key": "text not null",
+        "beside": "boolean not null",  # a reversal in a timeline of its original
     },
     key=("kind", "id", "position"),
     technical=("position", "at"),
@@ -63,7 +64,7 @@ def _entries(fact: Recorded) -> Iterator[tuple[Any, ...]]:
     e, event = fact.envelope, fact.event
     effective_at = None if event.keyed_only else e.effective_at
     for kind, id_ in sorted({(kind, bounded(id_)) for kind, id_ in named(event)}):
-        yield kind, id_, fact.position, event.type, effective_at, e.effective_at, receipt_key(e.source, e.key), e.source, e.key
+        yield kind, id_, fact.position, event.type, effective_at, e.effective_at, receipt_key(e.source, e.key), e.source, e.key, False
 
 
 # Originals of which this batch brought a reversal, or which it brought itself after their reversal.
@@ -74,8 +75,8 @@ _TOUCHED = """touched as (
 _BESIDE = f"""
 with {_TOUCHED}
 insert into entry
-select distinct o.kind, o.id, r.position, s.type, s.effective_at, s.at, s.fact, s.source, s.business_key
-from touched join reversal r using (original) join entry o on o.fact = r.original join entry s on s.fact = r.fact
+select distinct o.kind, o.id, r.position, s.type, s.effective_at, s.at, s.fact, s.source, s.business_key, true
+from touched join reversal r using (original) join entry o on o.fact = r.original and not o.beside join entry s on s.fact = r.fact
 on conflict do nothing
 """  # noqa: S608 - made of the names above
 
