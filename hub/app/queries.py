@@ -155,10 +155,10 @@ def effects(cursor: Cursor, fact: Recorded) -> dict[str, dict[str, list[Row]]]:
         for table in view.tables:
             if "position" not in table.columns:
                 continue
-            query = sql.SQL("select to_jsonb(t) from {} t where position = %s limit 50").format(
+            query = sql.SQL("select to_jsonb(t)::text from {} t where position = %s limit 50").format(
                 sql.Identifier(live_schema(view.name), table.name)
             )
-            if rows := [row[0] for row in cursor.execute(query, [fact.position])]:
+            if rows := [canonical.loads(row[0]) for row in cursor.execute(query, [fact.position])]:
                 found.setdefault(view.name, {})[table.name] = rows
     return found
 

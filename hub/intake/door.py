@@ -173,7 +173,7 @@ def _line_outcome(line: Line, fact: Fact, result: Result) -> LineOutcome:
     if isinstance(result, Duplicate):
         return LineOutcome(line.path, "duplicate", source, key, result.position)
     reason = f"{key} of {source} is known with other content at position {result.position}: the first stays, this one is kept in quarantine"
-    return LineOutcome(line.path, "conflict", source, key, result.position, reason, line.path)
+    return LineOutcome(line.path, "conflict", source, key, result.position, reason, f"line {line.path}" if line.path else "")
 
 
 def printable(text: str, most: int = 2000) -> str:

@@ -23,8 +23,6 @@ def door_url(fresh_database: str) -> str:
     return as_role(fresh_database, "hub_door")
 
 
-
-
 class OnTheLog:
     """Gives each of the library's test cases a fresh log."""
 

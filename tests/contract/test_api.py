@@ -1,0 +1,152 @@
+"""The HTTP API on a real log: what a status means, what is kept, who may ask."""
+
+import json
+import threading
+from base64 import b64encode
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from fastapi.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+from adapters.http_queue import HttpQueue
+from hub import limits
+from hub.app.api import make_app
+from hub.app.servers.postgres import Database
+from hub.app.settings import Secret, Settings
+from hub.app.wiring import Hub
+from hub.intake.door import Loop
+from hub.log.migrate import migrate
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def hub(fresh_database: str, tmp_path: Path) -> Iterator[Hub]:
+    migrate(fresh_database)
+    opened = Hub(Settings(home=tmp_path), Database(fresh_database))
+    yield opened
+    opened.log.close()
+
+
+@pytest.fixture
+def client(hub: Hub) -> Iterator[TestClient]:
+    queue = HttpQueue(limits.HTTP_WAITING_MAX)
+    stop = threading.Event()
+    loop = threading.Thread(target=Loop(queue, hub.intake(), print).run, args=(stop,))
+    loop.start()
+    yield TestClient(make_app(hub, queue), base_url="http://127.0.0.1")
+    stop.set()
+    loop.join()
+
+
+def row(key: str, quantity: object = "5", **more: Any) -> dict[str, Any]:
+    thing = {"item": "A", "lot": "L1", "quantity": {"value": quantity, "unit": "EA"}}
+    data = {"receipt": key, "things": [thing], "location": "WH", "supplier": "ACME"}
+    return {
+        "type": "procurement.goods_received", "source": "erp:main", "key": key, "occurred_at": "2026-01-05T06:00:00Z", "data": data, **more,
+    }  # fmt: skip
+
+
+def stored(hub: Hub) -> list[tuple[str, str]]:
+    with psycopg.connect(hub.database.owner_url) as connection:
+        return connection.execute("select type, business_key from log.event order by position").fetchall()
+
+
+def test_a_fact_is_durable_when_it_is_answered(client: TestClient, hub: Hub) -> None:
+    answer = client.post("/v1/facts", json=row("R1"))
+    assert answer.status_code == 200
+    assert stored(hub) == [("procurement.goods_received", "R1")]
+    (line,) = answer.json()["parts"][0]["rows"]
+    assert (line["outcome"], line["business_key"], line["position"]) == ("accepted", "R1", 1)
+    assert client.post("/v1/facts", json=row("R1")).json()["outcome"] == "duplicate"
+
+
+def test_a_mixed_batch_answers_row_by_row(client: TestClient, hub: Hub) -> None:
+    client.post("/v1/facts", json=row("R1"))
+    answer = client.post("/v1/facts", json=[row("R1"), row("R2"), row("R1", "6"), row("R3", "half"), row("R4")])
+    assert answer.status_code == 207
+    rows = answer.json()["parts"][0]["rows"]
+    assert [r["outcome"] for r in rows] == ["duplicate", "accepted", "conflict", "quarantined", "accepted"]
+    assert "decimal string" in rows[3]["reason"]
+    assert [key for type_, key in stored(hub) if not type_.startswith("integration.")] == ["R1", "R2", "R4"]
+
+
+def test_what_cannot_be_mapped_is_kept_and_says_why(client: TestClient, hub: Hub) -> None:
+    body = b'{"type": "procurement.goods_received", "key": "R1", "key": "R2"}'
+    answer = client.post("/v1/facts", content=body)
+    assert answer.status_code == 422
+    assert "'key' stands twice" in answer.json()["parts"][0]["rows"][0]["reason"]
+    with psycopg.connect(hub.database.owner_url) as connection:
+        assert connection.execute("select body from log.delivery").fetchall() == [(body,)]
+    assert [type_ for type_, _ in stored(hub)] == ["integration.delivery_quarantined"]
+
+
+def test_a_conflict_alone_is_409(client: TestClient) -> None:
+    client.post("/v1/facts", json=row("R1"))
+    assert client.post("/v1/facts", json=row("R1", "6")).status_code == 409
+
+
+@pytest.mark.parametrize("name", ["integration.delivery_quarantined", "os:system", "procurement.unheard_of", 7, None])
+def test_types_come_from_the_registry_only(client: TestClient, name: object) -> None:
+    assert client.post("/v1/facts", json=row("R1", type=name)).status_code == 422
+
+
+def test_newline_delimited_and_cloudevents(client: TestClient, hub: Hub) -> None:
+    lines = "\n".join(json.dumps(row(f"N{n}")) for n in range(3))
+    assert client.post("/v1/facts", content=lines).status_code == 200
+    event = {"specversion": "1.0", "id": "77", "source": "erp:main", "type": "procurement.goods_received", "time": "2026-01-05T06:00:00Z",
+             "businesskey": "C1", "data": row("C1")["data"]}  # fmt: skip
+    assert client.post("/v1/facts", json=[event]).json()["parts"][0]["format"] == "cloudevents-json"
+    assert [key for _, key in stored(hub)] == ["N0", "N1", "N2", "C1"]
+
+
+def test_bad_requests_say_what_to_do(client: TestClient) -> None:
+    assert client.post("/v1/facts", content=b"").status_code == 400
+    big = client.post("/v1/facts", content=b"x" * (limits.HTTP_BODY_BYTES_MAX + 1))
+    assert big.status_code == 413
+    assert "in parts" in big.json()["detail"]
+    assert client.get("/v1/trace/A", params={"direction": "sideways"}).status_code == 400
+
+
+def test_a_full_queue_asks_the_client_to_come_back(hub: Hub) -> None:
+    queue = HttpQueue(1)
+    queue.submit(b"waits", {}, datetime.now(UTC))
+    answer = TestClient(make_app(hub, queue), base_url="http://127.0.0.1").post("/v1/facts", json=row("R1"))
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "1"
+
+
+def test_stock_is_read_after_it_was_written(client: TestClient) -> None:
+    client.post("/v1/facts", json=row("R1", "2.50"))
+    (line,) = client.get("/v1/stock").json()
+    assert (line["location"], line["lot"], line["quantity"], line["unit"]) == ("WH", "L1", "2.5", "EA")
+    assert client.get("/health/ready").json()["ready"] is True
+
+
+@pytest.mark.parametrize("headers", [{"host": "evil.example"}, {"origin": "http://evil.example"}])
+def test_without_a_token_only_this_machine_may_ask(client: TestClient, headers: dict[str, str]) -> None:
+    assert client.get("/v1/stock", headers=headers).status_code == 403
+
+
+def test_with_a_token_every_request_needs_it(hub: Hub) -> None:
+    opened = Hub(Settings(home=hub.settings.home, api_host="0.0.0.0", api_token=Secret(TOKEN)), hub.database)
+    client = TestClient(make_app(opened, HttpQueue(4)), base_url="http://hub.example:8080")
+    for path in ("/v1/stock", "/health/live", "/openapi.json", "/", "/nowhere"):
+        answer = client.get(path)
+        assert (answer.status_code, "Basic" in answer.headers["www-authenticate"]) == (401, True)
+    wrong = TOKEN[:-1] + "0"
+    basic = b64encode(f"anyone:{TOKEN}".encode()).decode()
+    assert client.get("/v1/stock", headers={"Authorization": f"Bearer {wrong}"}).status_code == 401
+    assert client.get("/v1/stock", headers={"Authorization": "Basic %%%"}).status_code == 401
+    assert client.get("/v1/stock", headers={"Authorization": f"Basic {basic}"}).status_code == 200
+    with pytest.raises(WebSocketDisconnect), TestClient(client.app, base_url="http://hub.example").websocket_connect("/ws"):
+        pass
+    answer = client.get("/health/live", headers={"Authorization": f"Bearer {TOKEN}"})
+    assert answer.status_code == 200
+    assert TOKEN not in str(answer.headers)
+    assert client.get("/health/live").status_code == 200  # the browser's cookie, set by the answer before
