@@ -32,18 +32,14 @@ def _text(value: str) -> str:
 
 
 def _exact(value: object) -> Decimal:
-    if isinstance(value, Decimal):
-        found = value
-    elif isinstance(value, int) and not isinstance(value, bool):
-        found = Decimal(value)
-    elif isinstance(value, str) and _DECIMAL.fullmatch(value):
-        found = Decimal(value)
-    else:
+    number = isinstance(value, Decimal | int) and not isinstance(value, bool)
+    if not number and not (isinstance(value, str) and _DECIMAL.fullmatch(value)):
         raise ValueError("must be a decimal string such as '12.5' (at most 20 digits and 12 decimals, no exponent)")
+    found = Decimal(value)  # type: ignore[arg-type]
     if not found.is_finite() or not _DECIMAL.fullmatch(format(found, "f")):
         raise ValueError("is out of range: at most 20 digits and 12 decimals")
     found = found.normalize()
-    return found if found else Decimal(0)
+    return found or Decimal(0)
 
 
 def _utc(value: datetime) -> datetime:

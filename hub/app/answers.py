@@ -14,7 +14,7 @@ from hub import limits
 from hub.app import queries
 from hub.app.home import Home
 from hub.app.supervisor import read_processes
-from hub.app.wiring import Hub
+from hub.app.wiring import Hub, views
 from hub.log.follow import Cursor, enter, live_schema
 
 _catching_up = threading.Lock()
@@ -62,7 +62,7 @@ def status(hub: Hub) -> dict[str, Any]:
     with reading(hub) as cursor:
         row = cursor.execute("select coalesce(max(position), 0) from log.event").fetchone()
         positions = queries.view_positions(cursor)
-        complete = len(positions) == len(queries.views())
+        complete = len(positions) == len(views())
         held = cursor.execute("select count(*) from view_quarantine.entry where not settled").fetchone() if complete else None
         counts = queries.exception_counts(cursor) if complete else {}
         lag_s = queries.oldest_unprocessed_s(cursor, positions)

@@ -144,7 +144,7 @@ def find_facts(cursor: Cursor, what: str) -> list[Recorded]:
         found = read(cursor, int(what) - 1, 1)
         if found and found[0].position == int(what):
             return found
-    rows = cursor.execute(f"select {COLUMNS} from log.event where business_key = %s order by position limit 50", [what], binary=True)
+    rows = cursor.execute(f"select {COLUMNS} from log.event where business_key = %s order by position limit 50", [what], binary=True)  # noqa: S608 - constant
     return [decode(row) for row in rows.fetchall()]
 
 

@@ -26,7 +26,7 @@ def hub_children(settings: Settings, env: Mapping[str, str] | None = None) -> li
 
 def api_ready(settings: Settings) -> bool:
     """Whether the API answers; with a token set, a 401 is an answer too."""
-    host = "127.0.0.1" if settings.api_host in ("0.0.0.0", "::") else settings.api_host  # noqa: S104 - compared, not bound
+    host = "127.0.0.1" if settings.api_host in ("0.0.0.0", "::") else settings.api_host
     try:
         with urllib.request.urlopen(f"http://{host}:{settings.api_port}/health/live", timeout=1) as answer:
             return bool(answer.status == 200)

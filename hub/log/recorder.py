@@ -65,7 +65,7 @@ class LogAggregateRecorder(AggregateRecorder):
     ) -> Sequence[StoredEvent]:
         """The events of one aggregate in order, or in reverse."""
         query = f"""select version, type, data from log.event where stream = %s and version > %s and version <= %s
-                    order by version {"desc" if desc else "asc"} limit %s"""
+                    order by version {"desc" if desc else "asc"} limit %s"""  # noqa: S608 - asc or desc
         values = [f"{_PREFIX}{originator_id}", -1 if gt is None else gt, 2**62 if lte is None else lte, limit]
         rows = self.log.select(query, values)
         return [StoredEvent(originator_id, version, topic, bytes(data)) for version, topic, data in rows]

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, LiteralString, TypeVar
+from typing import Any, LiteralString, Self, TypeVar
 
 import psycopg
 
@@ -61,7 +61,7 @@ class Log:
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._mutex = threading.Lock()
 
-    def __enter__(self) -> "Log":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -130,7 +130,7 @@ class Log:
 
     def find(self, source: str, key: str) -> Recorded | None:
         """The fact that has a business key."""
-        query = f"select {COLUMNS} from log.event where key = %s"
+        query = f"select {COLUMNS} from log.event where key = %s"  # noqa: S608 - constant
         row = self._run(lambda c: c.execute(query, [receipt_key(source, key)], binary=True).fetchone())
         return decode(row) if row else None
 
@@ -195,7 +195,7 @@ class Log:
                (select version from log.event where stream = s order by version desc limit 1) e""",
             [list({row.stream for row in rows})],
         )
-        return {stream: version for stream, version in cursor}
+        return dict(cursor)
 
     def _again(self, cursor: psycopg.Cursor[tuple[Any, ...]], row: Row, position: int, digest: bytes) -> Result:
         """A key that is known: the same content or another. A fact stored in an older version is compared as what it means today."""
@@ -212,7 +212,24 @@ class Log:
             """copy log.event (position, stream, version, type, schema_version, key, digest, source, business_key, occurred_at, effective_at,
                recorded_at, meta, data) from stdin (format binary)"""
         ) as copy:
-            copy.set_types("int8 text int8 text int4 uuid bytea text text timestamptz timestamptz timestamptz bytea bytea".split())
+            copy.set_types(
+                [
+                    "int8",
+                    "text",
+                    "int8",
+                    "text",
+                    "int4",
+                    "uuid",
+                    "bytea",
+                    "text",
+                    "text",
+                    "timestamptz",
+                    "timestamptz",
+                    "timestamptz",
+                    "bytea",
+                    "bytea",
+                ]
+            )
             for position, version, row in new:
                 copy.write_row(
                     (
@@ -249,6 +266,6 @@ def read(
         if value is not None:
             clauses.append(f"{column} = %s")
             values.append(value)  # type: ignore[arg-type]
-    query = f"select {COLUMNS} from log.event where {' and '.join(clauses)} order by position limit %s"
+    query = f"select {COLUMNS} from log.event where {' and '.join(clauses)} order by position limit %s"  # noqa: S608 - constants
     cursor.execute(query, [*values, limit], binary=True)
     return [decode(row) for row in cursor.fetchall()]

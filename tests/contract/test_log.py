@@ -4,6 +4,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -56,13 +57,9 @@ def test_the_same_key_of_another_source_is_another_fact(log: Log) -> None:
 
 def test_receive_time_and_mapping_do_not_make_a_conflict(log: Log) -> None:
     one = received("R1", "A", "L1", "5")
-    again = Fact(type(one.envelope)(**{**_fields(one), "mapping": "later/2", "raw": "ff"}), one.event)
+    again = Fact(replace(one.envelope, mapping="later/2", raw="ff"), one.event)
     log.append([one])
     assert log.append([again]) == [Duplicate(1)]
-
-
-def _fields(one: Fact) -> dict[str, object]:
-    return {name: getattr(one.envelope, name) for name in one.envelope.__slots__}
 
 
 def test_versions_count_each_stream_from_one(log: Log) -> None:

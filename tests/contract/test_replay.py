@@ -7,7 +7,7 @@ import pytest
 
 from events.errors import Refused
 from hub.app.wiring import views
-from hub.log.follow import Follower, live_schema, shadow_schema
+from hub.log.follow import Follower, live_schema, position, shadow_schema
 from hub.log.migrate import migrate
 from hub.log.store import Log
 from replay.promote import promote
@@ -81,13 +81,12 @@ def test_verify_needs_no_rebuild_before_it(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement, what",
+    ("statement", "what"),
     [
         ("update view_stock.balance set quantity = quantity + 1 where item = 'A' and lot = 'L3' and account = 'location/WH'", "differing"),
         ("update view_stock.balance set position = position + 1 where item = 'A' and lot = 'L3' and account = 'location/WH'", "differing"),
         ("delete from view_stock.balance where item = 'A' and lot = 'L3' and account = 'location/WH'", "missing"),
-        ("insert into view_stock.balance select account, status, item, 'L3x', serial, unit, quantity, position from view_stock.balance "
-         "where item = 'A' and lot = 'L3' and account = 'location/WH'", "extra"),
+        ("insert into view_stock.balance values ('location/WH', 'unrestricted', 'A', 'L3x', '', 'EA', 1, 9)", "extra"),
     ],
 )  # fmt: skip
 def test_a_row_changed_by_hand_is_named_and_restored(owner_url: str, url: str, statement: str, what: str) -> None:
@@ -105,7 +104,7 @@ def test_a_row_changed_by_hand_is_named_and_restored(owner_url: str, url: str, s
     assert differing(url) == {}
     with psycopg.connect(owner_url) as connection:
         rows = connection.execute(
-            "select quantity from view_stock.balance where item = 'A' and lot like 'L3%' and account = 'location/WH' and lot in ('L3', 'L3x')"
+            "select quantity from view_stock.balance where item = 'A' and lot in ('L3', 'L3x') and account = 'location/WH'"
         )
         assert [int(q) for (q,) in rows] == [1]
 
@@ -183,13 +182,14 @@ def test_the_log_alone_rebuilds_to_the_same_digests_elsewhere(owner_url: str, ur
 
     other = conninfo.make_conninfo(pg_owner_url, dbname=name)
     migrate(other)
-    with psycopg.connect(owner_url) as source, psycopg.connect(other) as target:
-        with (
-            source.cursor().copy("copy log.event to stdout (format binary)") as out,
-            target.cursor().copy("copy log.event from stdin (format binary)") as into,
-        ):
-            for chunk in out:
-                into.write(chunk)
+    with (
+        psycopg.connect(owner_url) as source,
+        psycopg.connect(other) as target,
+        source.cursor().copy("copy log.event to stdout (format binary)") as out,
+        target.cursor().copy("copy log.event from stdin (format binary)") as into,
+    ):
+        for chunk in out:
+            into.write(chunk)
     _, there = rebuild(as_role(other, "hub_follow"), views())
     assert {n: r.digest for n, r in there.items()} == {n: r.digest for n, r in here.items()}
 
@@ -214,8 +214,7 @@ def test_a_paused_follower_cannot_write_twice(url: str) -> None:
 
 def _position(url: str, schema: str) -> int:
     with psycopg.connect(url) as connection:
-        row = connection.execute(f"select position from {schema}.position".encode()).fetchone()
-    return int(row[0]) if row else 0
+        return position(connection.cursor(), schema)
 
 
 def test_every_view_has_its_live_schema(owner_url: str) -> None:

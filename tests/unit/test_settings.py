@@ -44,6 +44,7 @@ def test_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
         folder = "in"
         [partners."x12:ZZ:ACME"]
         zone = "Europe/Berlin"
+        units = { BX = "CS" }
     """
     settings = load(tmp_path, toml)
     assert (settings.api_host, settings.api_port) == ("::1", 9000)
@@ -51,7 +52,8 @@ def test_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
     assert settings.mqtt_topics == ("a/#", "b/#")
     assert settings.kafka_brokers == "k1:9092,k2:9092"
     assert settings.watch == tmp_path / "in"
-    assert settings.partners["x12:ZZ:ACME"].tzinfo.key == "Europe/Berlin"
+    assert str(settings.partners["x12:ZZ:ACME"].tzinfo) == "Europe/Berlin"
+    assert settings.partners["x12:ZZ:ACME"].units == {"BX": "CS"}
     settings = load(tmp_path, toml, HUB_LISTEN="localhost:1", HUB_MQTT_TOPICS="c, d/#", HUB_KAFKA="z:1", HUB_WATCH="/w")
     assert (settings.api_host, settings.api_port, settings.mqtt_topics) == ("localhost", 1, ("c", "d/#"))
     assert (settings.kafka_brokers, settings.watch) == ("z:1", Path("/w"))
@@ -73,6 +75,7 @@ def test_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
         ('[kafka]\nbrokers = "k1"', ["kafka.brokers", "HOST:PORT"]),
         ('[partners."x12:ZZ:ACME"]\nzone = "Europe/Atlantis"', ["x12:ZZ:ACME", "Europe/Atlantis", "Europe/Berlin"]),
         ('[partners."x12:ZZ:ACME"]\nzone = "../../etc/passwd"', ["x12:ZZ:ACME", "not an IANA"]),
+        ('[partners."x12:ZZ:ACME"]\nunits = { BX = "case" }', ["x12:ZZ:ACME", "units.BX", "Rec 20"]),
         ('[partners."x12:ZZ:ACME"]\nzone = 1', ["x12:ZZ:ACME", "zone 1"]),
         ('[partners."x12:ZZ:ACME"]\ntz = "UTC"', ["x12:ZZ:ACME", "'tz'", "zone"]),
         ("partners = 1", ["partners", "tables"]),

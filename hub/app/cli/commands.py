@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-
 app = typer.Typer(
     name="hub",
     help="Millwright: every change from every system as an event in one log, every view a replayable projection of it.",

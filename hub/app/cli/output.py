@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-
 from events import canonical
 
 
