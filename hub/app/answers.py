@@ -16,6 +16,7 @@ from hub.app.home import Home
 from hub.app.supervisor import read_processes
 from hub.app.wiring import Hub, views
 from hub.log.follow import Cursor, enter, live_schema
+from projections import trace as traces
 
 _catching_up = threading.Lock()
 
@@ -46,10 +47,8 @@ def reading(hub: Hub) -> Iterator[Cursor]:
 
 def trace(cursor: Cursor, text: str, direction: str) -> dict[str, Any]:
     """The trace of any identifier (contracts.md), each lot and serial with the balances where it is now."""
-    from projections import trace as traces
-
     enter(cursor, live_schema("genealogy"))
-    found = traces.trace(cursor, text, direction)
+    found: dict[str, Any] = traces.trace(cursor, text, direction)
     if found.get("root"):
         places = queries.where_now(cursor, found["nodes"])
         for node in found["nodes"]:

@@ -1,0 +1,149 @@
+"""MQTT in: QoS 1 with manual acknowledgement and a persistent session, so that the broker keeps whatever the hub has not made durable.
+
+paho's own thread only puts bytes into a bounded queue; it must not raise, or its loop ends silently (reliability.md §4). That the connection
+really carries messages is known from a heartbeat that goes through the broker, not from a flag.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from events.errors import Unavailable
+from hub import limits
+from hub.intake.delivery import Delivery, Outcome
+
+CONNECT_S = 10.0
+HEARTBEAT_S = 5.0  # how often a heartbeat is sent
+SILENT_S = 20.0  # without one coming back for this long the connection is dead, whatever paho says
+KEEPALIVE_S = 15
+
+
+class MqttAdapter:
+    """Subscribes to topics of one broker under a fixed client id."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        topics: Sequence[str],
+        client_id: str,
+        *,
+        username: str | None = None,
+        password: str | None = None,
+    ) -> None:
+        self._host, self._port, self._topics, self._client_id = host, port, list(topics), client_id
+        self._credentials = (username, password)
+        self._heartbeat_topic = f"hub/heartbeat/{client_id}"
+        self._messages: queue.Queue[tuple[int, mqtt.MQTTMessage]] = queue.Queue()
+        self._client: mqtt.Client | None = None
+        self._lock = threading.Lock()
+        self._session = 0  # counts connections: an acknowledgement belongs to the one its message came on
+        self._subscribed = threading.Event()
+        self._refusal = ""
+        self._beat_sent = self._beat_seen = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"mqtt {self._host}:{self._port}"
+
+    def open(self) -> None:
+        """Connect, subscribe, and wait until the broker has confirmed both."""
+        self.close()
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            self._client_id,
+            clean_session=False,
+            protocol=mqtt.MQTTv311,
+            manual_ack=True,
+            reconnect_on_failure=False,
+        )
+        if self._credentials[0]:
+            client.username_pw_set(*self._credentials)
+        client.max_inflight_messages_set(limits.MQTT_WAITING_MAX)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        self._messages = queue.Queue()
+        self._subscribed.clear()
+        self._refusal = ""
+        with self._lock:
+            self._session += 1
+            self._client = client
+        try:
+            client.connect(self._host, self._port, keepalive=KEEPALIVE_S)
+        except OSError as error:
+            raise Unavailable(
+                f"the MQTT broker {self._host}:{self._port} cannot be reached ({error}): start it or correct HUB_MQTT_URL"
+            ) from error
+        client.loop_start()
+        if not self._subscribed.wait(CONNECT_S) or self._refusal:
+            self.close()
+            raise Unavailable(f"the MQTT broker {self._host}:{self._port} {self._refusal or 'did not confirm the subscription in time'}")
+        self._beat_seen = self._beat_sent = time.monotonic()
+
+    def receive(self, limit: int, wait_s: float) -> Sequence[Delivery]:
+        """What came, in its order. Raises `Unavailable` when the heartbeat stays away."""
+        self._beat()
+        found: list[Delivery] = []
+        try:
+            found.append(self._delivery(*self._messages.get(timeout=wait_s)))
+            while len(found) < limit:
+                found.append(self._delivery(*self._messages.get_nowait()))
+        except queue.Empty:
+            pass
+        return found
+
+    def close(self) -> None:
+        """Disconnect; the broker keeps the session and what is not acknowledged."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.disconnect()
+            client.loop_stop()
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        client = self._client
+        if client is None or not client.is_connected() or now - self._beat_seen > SILENT_S:
+            self.close()
+            raise Unavailable(f"the connection to the MQTT broker {self._host}:{self._port} is lost: connecting again")
+        if now - self._beat_sent > HEARTBEAT_S:
+            self._beat_sent = now
+            client.publish(self._heartbeat_topic, b"", qos=0)
+
+    def _delivery(self, session: int, message: mqtt.MQTTMessage) -> Delivery:
+        def done(outcome: Outcome) -> None:
+            with self._lock:
+                # after a reconnect the broker sends it again under a number of the new session, which may by now be another message's
+                if session == self._session and self._client is not None:
+                    self._client.ack(message.mid, message.qos)
+
+        headers = {"topic": bytes(message._topic).decode("utf-8", "backslashreplace"), "retained": str(message.retain)}
+        return Delivery(bytes(message.payload), "mqtt", datetime.now(UTC), headers, done)
+
+    # -- paho's thread: nothing here may raise ---------------------------------------------------------------------------------------
+
+    def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            self._refusal = f"refused the connection: {reason}"
+            self._subscribed.set()
+            return
+        client.subscribe([(topic, 1) for topic in self._topics] + [(self._heartbeat_topic, 0)])
+
+    def _on_subscribe(self, client: mqtt.Client, data: Any, mid: int, reasons: Any, properties: Any) -> None:
+        refused = [topic for topic, reason in zip(self._topics, reasons, strict=False) if reason.is_failure]
+        if refused:
+            self._refusal = f"refused the subscription to {', '.join(refused)}"
+        self._subscribed.set()
+
+    def _on_message(self, client: mqtt.Client, data: Any, message: mqtt.MQTTMessage) -> None:
+        if bytes(message._topic) == self._heartbeat_topic.encode():
+            self._beat_seen = time.monotonic()
+            return
+        self._messages.put((self._session, message))

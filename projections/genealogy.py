@@ -1,0 +1,199 @@
+"""Genealogy as a graph in two clocks: edges between lots, serials, handling units, orders, purchase orders, notices and shipments.
+
+An edge keeps its effective time, the position that made it and the position that last changed it; one whose fact was undone stays and is marked.
+The fold only writes what facts say; `projections/trace.py` walks it.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from events.base import Recorded
+from events.integration import ContentConflicted, DeliveryQuarantined, QuarantineRedriven
+from events.logistics import HandlingUnitUnpacked
+from events.vocabulary import Thing, sscc18
+from hub.log.codec import receipt_key
+from hub.log.follow import Cursor
+from projections.base import Table, TableView, insert
+from projections.genealogy_edges import edges, untracked
+from projections.naming import bounded, named, things
+from projections.undone import REVERSAL, keep_reversals, mark_undone
+
+NODE_KINDS = ("lot", "serial", "handling_unit", "order", "purchase_order", "asn", "shipment")
+_STATE = {"undone": "boolean not null", "made": "bigint not null", "position": "bigint not null"}
+_TECHNICAL = ("made", "position")
+
+EDGE = Table(
+    "edge",
+    {
+        "fact": "uuid",
+        "line": "int",
+        "from_kind": "text not null",
+        "from_id": "text not null",
+        "to_kind": "text not null",
+        "to_id": "text not null",
+        "kind": "text not null",
+        "quantity": "numeric",
+        "unit": "text not null",
+        "effective_at": "timestamptz not null",
+        "type": "text not null",
+        **_STATE,
+    },
+    key=("fact", "line"),
+    technical=_TECHNICAL,
+    indexes=("from_kind, from_id", "to_kind, to_id", "position"),
+)
+# A container that was emptied as a whole: it ends whatever was packed into it before.
+EMPTIED = Table(
+    "emptied",
+    {"fact": "uuid", "kind": "text not null", "id": "text not null", "effective_at": "timestamptz not null", **_STATE},
+    key=("fact",),
+    technical=_TECHNICAL,
+    indexes=("kind, id", "position"),
+)
+# Which facts speak of a node, and whether one of them brought a lot or serial into being.
+MENTION = Table(
+    "mention",
+    {
+        "kind": "text",
+        "id": "text",
+        "fact": "uuid",
+        "role": "text not null",
+        "type": "text not null",
+        "effective_at": "timestamptz not null",
+        "equipment": "text",
+        "operation": "text",
+        "raw": "text not null",
+        **_STATE,
+    },
+    key=("kind", "id", "fact"),
+    technical=(*_TECHNICAL, "raw"),
+    indexes=("fact", "position"),
+)
+CONTENT = Table(
+    "content",
+    {
+        "fact": "uuid",
+        "line": "int",
+        "kind": "text not null",
+        "id": "text not null",
+        "item": "text not null",
+        "quantity": "numeric",
+        "unit": "text not null",
+        **_STATE,
+    },
+    key=("fact", "line"),
+    technical=_TECHNICAL,
+    indexes=("kind, id", "position"),
+)
+ALIAS = Table("alias", {"alias": "text", "kind": "text", "id": "text", "position": "bigint not null"}, key=("alias", "kind", "id"))
+HELD = Table(
+    "held",
+    {
+        "entry": "uuid",  # the receipt key of the quarantine's or conflict's fact
+        "format": "text not null",
+        "raw": "text not null",
+        "refused": "uuid",  # for a conflict, the receipt key that is taken
+        "position": "bigint not null",
+    },
+    key=("entry",),
+    technical=("position", "raw"),
+    indexes=("raw", "refused"),
+)
+SETTLED = Table("settled", {"entry": "uuid", "position": "bigint not null"}, key=("entry",))
+
+
+class Genealogy(TableView):
+    """See the module's docstring."""
+
+    name = "genealogy"
+    tables = (EDGE, EMPTIED, MENTION, CONTENT, ALIAS, HELD, SETTLED, REVERSAL)
+
+    def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
+        """Rows of the batch, then the marks of what was undone, whichever of the two facts came first."""
+        insert(cursor, "edge", list(EDGE.columns), (row for fact in facts for row in _edges(fact)))
+        insert(cursor, "emptied", list(EMPTIED.columns), (row for fact in facts for row in _emptied(fact)))
+        insert(cursor, "mention", list(MENTION.columns), (row for fact in facts for row in _mentions(fact)))
+        insert(cursor, "content", list(CONTENT.columns), (row for fact in facts for row in _contents(fact)))
+        aliases = {row: fact.position for fact in reversed(facts) for row in _aliases(fact)}
+        insert(cursor, "alias", list(ALIAS.columns), ((*row, at) for row, at in aliases.items()), ignore_known=True)
+        insert(cursor, "held", list(HELD.columns), (row for fact in facts for row in _held(fact)))
+        insert(cursor, "settled", list(SETTLED.columns), (row for fact in facts for row in _settled(fact)))
+        keep_reversals(cursor, facts)
+        for table in ("edge", "emptied", "mention", "content"):
+            mark_undone(cursor, table, facts[0].position, facts[-1].position)
+
+
+def _edges(fact: Recorded) -> Iterator[tuple[Any, ...]]:
+    key, at = _key(fact), fact.envelope.effective_at
+    for n, e in enumerate(edges(fact.event)):
+        ends = (e.source[0], bounded(e.source[1]), e.target[0], bounded(e.target[1]))
+        yield key, n, *ends, e.kind, e.quantity, e.unit, at, fact.event.type, False, fact.position, fact.position
+
+
+def _emptied(fact: Recorded) -> Iterator[tuple[Any, ...]]:
+    event = fact.event
+    if isinstance(event, HandlingUnitUnpacked) and not event.contents and (node := event.container.node()):
+        yield _key(fact), node[0], bounded(node[1]), fact.envelope.effective_at, False, fact.position, fact.position
+
+
+def _mentions(fact: Recorded) -> Iterator[tuple[Any, ...]]:
+    roles: dict[tuple[str, str], str] = {}
+    for role, thing in things(fact.event):
+        if (node := thing.node()) and roles.get(node) != "origin":
+            roles[node] = role if role == "origin" or roles.get(node) != "use" else "use"
+    seen = {node for node in named(fact.event) if node[0] in NODE_KINDS}
+    seen |= {end for edge in edges(fact.event) for end in (edge.source, edge.target)}
+    equipment, operation = getattr(fact.event, "equipment", None), getattr(fact.event, "operation", None)
+    rest = (fact.event.type, fact.envelope.effective_at, equipment, operation, fact.envelope.raw, False, fact.position, fact.position)
+    for kind, name in sorted({(kind, bounded(name)) for kind, name in seen}):
+        yield kind, name, _key(fact), roles.get((kind, name), "seen"), *rest
+
+
+def _contents(fact: Recorded) -> Iterator[tuple[Any, ...]]:
+    for n, ((kind, name), thing) in enumerate(untracked(fact.event)):
+        quantity = thing.quantity
+        yield (
+            _key(fact), n, kind, bounded(name), thing.item or "", quantity.value if quantity else None, quantity.unit if quantity else "",
+            False, fact.position, fact.position,
+        )  # fmt: skip
+
+
+def _aliases(fact: Recorded) -> Iterator[tuple[str, str, str]]:
+    """(alias, kind, id): every way in which somebody may type a node's name."""
+    for kind, name in {node for node in named(fact.event) if node[0] in NODE_KINDS} | {
+        end for edge in edges(fact.event) for end in (edge.source, edge.target)
+    }:
+        for alias in (name, f"{kind}:{name}", *([name.partition("/")[2]] if kind == "asn" else [])):
+            yield bounded(alias), kind, bounded(name)
+        if kind == "handling_unit" and sscc18(name):
+            yield f"00{name}", kind, name
+    for _, thing in things(fact.event):
+        for alias in _names(thing):
+            if node := thing.node():
+                yield bounded(alias), node[0], bounded(node[1])
+
+
+def _names(thing: Thing) -> Iterator[str]:
+    if thing.epc:
+        yield thing.epc
+    if thing.serial:
+        yield thing.serial
+    elif thing.lot:
+        yield thing.lot
+
+
+def _held(fact: Recorded) -> Iterator[tuple[Any, ...]]:
+    event = fact.event
+    if isinstance(event, DeliveryQuarantined):
+        yield _key(fact), event.format, event.raw_sha256, None, fact.position
+    elif isinstance(event, ContentConflicted):
+        yield _key(fact), event.format, event.raw_sha256, receipt_key(event.refused_source, event.refused_key), fact.position
+
+
+def _settled(fact: Recorded) -> Iterator[tuple[Any, ...]]:
+    if isinstance(fact.event, QuarantineRedriven):
+        yield receipt_key(fact.envelope.source, fact.event.quarantined_key), fact.position
+
+
+def _key(fact: Recorded) -> Any:
+    return receipt_key(fact.envelope.source, fact.envelope.key)

@@ -1,0 +1,280 @@
+"""Trace: from any identifier to where it came from and where it went, without a depth limit, and what the answer could not follow.
+
+A lot in a box is not the parent of what else was in the box. So a container that is reached from one of its contents is only followed outward (to
+outer containers and shipments) and only by what it did while that content was in it; what came out of it, or back from a shipment, is followed only
+for the content itself. A container that is asked for, or that came by a notice, stands for all its contents. An order joins all that it consumed to
+all that it made, which is the conservative reading of a batch.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from events import canonical
+from events.vocabulary import sscc18
+from hub.log.follow import Cursor
+
+Node = tuple[str, str]
+Window = tuple[datetime, datetime]
+ALWAYS: Window = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A row of `edge`."""
+
+    key: tuple[str, int]
+    source: Node
+    target: Node
+    kind: str
+    quantity: str | None
+    unit: str | None
+    effective_at: datetime
+    position: int
+    type: str
+
+
+def resolve(cursor: Cursor, text: str) -> list[Node]:
+    """The nodes that a text may name, sorted; `KIND:ID` names one for sure. Scanned SSCCs may carry spaces or their application identifier."""
+    compact = text.replace(" ", "").replace("(", "").replace(")", "")
+    wanted = list(dict.fromkeys([text, sscc18(compact) or text]))
+    cursor.execute("select distinct kind, id from alias where alias = any(%s)", [wanted])
+    return sorted((kind, name) for kind, name in cursor)
+
+
+def trace(cursor: Cursor, text: str, direction: str = "both") -> dict[str, Any]:
+    """The answer of contracts.md for an identifier; `direction` is both, forward or backward. The cursor's search path is the view's schema."""
+    found = resolve(cursor, text)
+    if not found:
+        return {"root": None}
+    if len(found) > 1:
+        return {"candidates": [{"kind": kind, "id": name} for kind, name in found]}
+    root = found[0]
+    walk = _Walk(cursor)
+    if direction in ("both", "backward"):
+        walk.backward(root)
+    if direction in ("both", "forward"):
+        walk.forward(root)
+    nodes = _nodes(cursor, {root} | {end for e in walk.edges.values() for end in (e.source, e.target)})
+    because = _because(cursor, nodes)
+    return {
+        "root": {"kind": root[0], "id": root[1]},
+        "nodes": list(nodes.values()),
+        "edges": [_edge(e) for e in sorted(walk.edges.values(), key=lambda e: (e.effective_at, e.source, e.target, e.kind, e.key))],
+        "complete": not because,
+        "because": because,
+    }
+
+
+class _Walk:
+    """One breadth-first search; all edges it passed, by their key."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+        self.edges: dict[tuple[str, int], Edge] = {}
+        self._out: dict[Node, list[Edge]] = {}
+        self._in: dict[Node, list[Edge]] = {}
+        self._emptied: dict[Node, list[datetime]] = {}
+
+    def forward(self, root: Node) -> None:
+        """What the root went into. Places are (node, inside, window): `inside` is how a holder was reached from one of its contents."""
+        frontier: set[tuple[Node, bool, Window]] = {(root, False, ALWAYS)}
+        seen = set(frontier)
+        while frontier:
+            self._load({node for node, _, _ in frontier})
+            self._load_emptied({e.target for node, _, _ in frontier for e in self._out[node] if e.kind == "packed"})
+            self._load({e.target for node, _, _ in frontier for e in self._out[node] if e.kind == "packed"})
+            following = {place for node, inside, window in frontier for place in self._onward(node, inside, window)}
+            frontier = following - seen
+            seen |= frontier
+        reached = {node for node, inside, _ in seen if not inside}
+        for node in {node for node, _, _ in seen}:  # what came out of a holder, or back, is shown where the trace has it already
+            self.edges.update({e.key: e for e in self._out[node] if e.kind in ("unpacked", "returned") and e.target in reached})
+
+    def _onward(self, node: Node, inside: bool, window: Window) -> Iterator[tuple[Node, bool, Window]]:
+        for e in self._out[node]:
+            if inside and not (e.kind in ("packed", "shipped") and window[0] <= e.effective_at <= window[1]):
+                continue
+            self.edges[e.key] = e
+            if e.kind == "packed":
+                yield e.target, True, _within(window if inside else ALWAYS, self._stay(e))
+            elif e.kind == "shipped":
+                yield e.target, True, window if inside else ALWAYS
+            else:
+                yield e.target, False, ALWAYS
+        if not inside and node[0] == "handling_unit":  # all that it holds goes on
+            for e in self._in[node]:
+                if e.kind == "packed":
+                    self.edges[e.key] = e
+                    yield e.source, False, ALWAYS
+
+    def _stay(self, packed: Edge) -> Window:
+        """From when to when a content counts as in the container: until it, or everything, was taken out.
+
+        It counts from before it was packed, back to when something was last taken out: business dates are often midnights, and a link that
+        is missed costs more in a recall than one too many.
+        """
+        taken_out = [e for e in self._out[packed.target] if e.kind == "unpacked"]
+        emptied = self._emptied.get(packed.target, [])
+        at = packed.effective_at
+        ends = [e.effective_at for e in taken_out if e.target == packed.source] + emptied
+        begins = [e.effective_at for e in taken_out] + emptied
+        return max((t for t in begins if t <= at), default=ALWAYS[0]), min((t for t in ends if t > at), default=ALWAYS[1])
+
+    def backward(self, root: Node) -> None:
+        """What the root came from. A place is (node, beside): beside is a holder that a content came out of, which is not entered again."""
+        frontier: set[tuple[Node, bool]] = {(root, False)}
+        seen = set(frontier)
+        while frontier:
+            self._load({node for node, _ in frontier})
+            following: set[tuple[Node, bool]] = set()
+            for node, beside in frontier:
+                for e in self._in[node]:
+                    if beside and e.kind not in ("received", "unpacked"):
+                        continue
+                    self.edges[e.key] = e
+                    following.add((e.source, e.kind in ("unpacked", "returned", "received")))
+            frontier = following - seen
+            seen |= frontier
+
+    def _load(self, nodes: Iterable[Node]) -> None:
+        wanted = sorted({node for node in nodes if node not in self._out})
+        if not wanted:
+            return
+        for node in wanted:
+            self._out[node], self._in[node] = [], []
+        for table, end in ((self._out, "from"), (self._in, "to")):
+            for edge in self._select(end, wanted):
+                table[edge.source if end == "from" else edge.target].append(edge)
+
+    def _select(self, end: str, nodes: Sequence[Node]) -> Iterator[Edge]:
+        self._cursor.execute(
+            f"""select fact::text, line, from_kind, from_id, to_kind, to_id, e.kind, quantity, unit, effective_at, made, type
+                from unnest(%s::text[], %s::text[]) w(kind, id) join edge e on (e.{end}_kind, e.{end}_id) = (w.kind, w.id) where not undone""",  # noqa: S608 - from or to
+            [[kind for kind, _ in nodes], [name for _, name in nodes]],
+        )
+        for fact, line, from_kind, from_id, to_kind, to_id, kind, quantity, unit, at, made, type_ in self._cursor:
+            amount = canonical.decimal_text(quantity) if quantity is not None else None
+            yield Edge((fact, line), (from_kind, from_id), (to_kind, to_id), kind, amount, unit or None, at, made, type_)
+
+    def _load_emptied(self, nodes: set[Node]) -> None:
+        wanted = sorted(node for node in nodes if node not in self._emptied)
+        if not wanted:
+            return
+        self._emptied.update({node: [] for node in wanted})
+        self._cursor.execute(
+            """select e.kind, e.id, effective_at from unnest(%s::text[], %s::text[]) w(kind, id) join emptied e using (kind, id)
+               where not undone""",
+            [[kind for kind, _ in wanted], [name for _, name in wanted]],
+        )
+        for kind, name, at in self._cursor:
+            self._emptied[kind, name].append(at)
+
+
+def _within(a: Window, b: Window) -> Window:
+    return max(a[0], b[0]), min(a[1], b[1])
+
+
+def _edge(e: Edge) -> dict[str, Any]:
+    return {
+        "from": e.source[1],
+        "to": e.target[1],
+        "from_kind": e.source[0],
+        "to_kind": e.target[0],
+        "kind": e.kind,
+        "quantity": e.quantity,
+        "unit": e.unit,
+        "effective_at": canonical.time_text(e.effective_at),
+        "position": e.position,
+        "type": e.type,
+    }
+
+
+def _nodes(cursor: Cursor, wanted: set[Node]) -> dict[Node, dict[str, Any]]:
+    """Nodes with what facts say of them, sorted."""
+    nodes = {node: _named(node) for node in sorted(wanted)}
+    arrays = [[kind for kind, _ in nodes], [name for _, name in nodes]]
+    cursor.execute(
+        """select kind, id, min(effective_at), max(effective_at), array_agg(distinct equipment) filter (where equipment is not null),
+                  array_agg(distinct operation) filter (where operation is not null),
+                  bool_or(role = 'origin'), bool_or(role = 'use')
+           from mention join unnest(%s::text[], %s::text[]) w(kind, id) using (kind, id) where not undone group by kind, id""",
+        arrays,
+    )
+    for kind, name, first, last, equipment, operations, origin, used in cursor:
+        node = nodes[kind, name]
+        node |= {"first_at": canonical.time_text(first), "last_at": canonical.time_text(last)}
+        node |= {key: value for key, value in (("equipment", equipment), ("operations", operations)) if value}
+        if kind in ("lot", "serial"):
+            node |= {"origin_known": bool(origin), "used": bool(used)}
+    cursor.execute(
+        """select kind, id, item, sum(quantity), unit from content join unnest(%s::text[], %s::text[]) w(kind, id) using (kind, id)
+           where not undone group by kind, id, item, unit order by item, unit""",
+        arrays,
+    )
+    for kind, name, item, quantity, unit in cursor:
+        content = {"item": item, "quantity": canonical.decimal_text(quantity) if quantity is not None else None, "unit": unit or None}
+        nodes[kind, name].setdefault("contents", []).append(content)
+    return nodes
+
+
+def _named(node: Node) -> dict[str, Any]:
+    kind, name = node
+    found: dict[str, Any] = {"kind": kind, "id": name}
+    if kind in ("lot", "serial") and "/" in name:
+        item, _, own = name.rpartition("/") if kind == "lot" and name.count("/") == 1 else name.partition("/")
+        found |= {"item": item, kind: own}
+    elif kind == "asn":
+        partner, _, number = name.partition("/")
+        found |= {"partner": partner, "number": number}
+    return found
+
+
+def _because(cursor: Cursor, nodes: dict[Node, dict[str, Any]]) -> list[str]:
+    """Why the answer is not complete: a used lot or serial without origin, a held line of one of its documents, a refused fact."""
+    codes = set()
+    if any(node.get("used") and not node.get("origin_known") for node in nodes.values()):
+        codes.add("unknown_parent")
+    arrays = [[kind for kind, _ in nodes], [name for _, name in nodes]]
+    cursor.execute(
+        """with facts as (select fact, raw from mention join unnest(%s::text[], %s::text[]) w(kind, id) using (kind, id))
+           select h.refused is not null from held h where not exists (select from settled s where s.entry = h.entry)
+             and (h.refused in (select fact from facts)
+                  or h.refused is null and h.format like 'x12-%%' and h.raw in (select raw from facts where raw <> ''))""",
+        arrays,
+    )
+    for (conflict,) in cursor:
+        codes.add("conflict" if conflict else "held_delivery")
+    cursor.execute(
+        """select 1 from content c join unnest(%s::text[], %s::text[]) w(kind, id) using (kind, id)
+           where c.kind = 'order' and not c.undone and exists
+             (select from alias a where a.kind = 'lot' and starts_with(a.id, c.item || '/')) limit 1""",
+        arrays,
+    )
+    if cursor.fetchone():
+        codes.add("unknown_parent")  # an order consumed some of an item that comes in lots, without saying which
+    return sorted(codes)
+
+
+def as_tree(answer: dict[str, Any], direction: str) -> Iterator[str]:
+    """An answer as lines of an indented tree; a node is opened once and named again where it comes again."""
+    near, far = ("to", "from") if direction == "backward" else ("from", "to")
+    steps: dict[Node, list[dict[str, Any]]] = {}
+    for e in answer["edges"]:
+        steps.setdefault((e[f"{near}_kind"], e[near]), []).append(e)
+    root = (answer["root"]["kind"], answer["root"]["id"])
+    opened: set[Node] = set()
+    stack: list[tuple[Node, str, str]] = [(root, "", "")]
+    while stack:
+        node, indent, label = stack.pop()
+        again = node in opened and steps.get(node)
+        yield f"{indent}{label}{node[0]} {node[1]}{' (see above)' if again else ''}"
+        if node in opened:
+            continue
+        opened.add(node)
+        children = []
+        for e in steps.get(node, []):
+            amount = f"{e['quantity']} {e['unit']} " if e["quantity"] is not None else ""
+            children.append(((e[f"{far}_kind"], e[far]), indent + "  ", f"{e['kind']} {amount}{'←' if direction == 'backward' else '→'} "))
+        stack += reversed(children)

@@ -1,0 +1,219 @@
+"""Genealogy and trace: what a recall must find, and what it must not drag in."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, permutations
+from typing import Any
+
+import psycopg
+import pytest
+
+from events import Fact
+from hub.app.answers import trace
+from hub.log.follow import Follower
+from hub.log.migrate import migrate
+from hub.log.store import Log
+from projections.genealogy import Genealogy
+from projections.stock import Stock
+from tests.facts import as_role, fact, received, thing
+
+Ask = Callable[[Sequence[Fact], str, str], dict[str, Any]]
+_minute = count()
+
+
+@pytest.fixture
+def ask(fresh_database: str) -> Iterator[Ask]:
+    """Append facts, follow, trace."""
+    migrate(fresh_database)
+    log = Log(as_role(fresh_database, "hub_door"))
+    followers = [Follower(as_role(fresh_database, "hub_follow"), view) for view in (Genealogy(), Stock())]
+    for follower in followers:
+        follower.ensure()
+
+    def run(facts: Sequence[Fact], text: str, direction: str = "both") -> dict[str, Any]:
+        log.append(facts)
+        for follower in followers:
+            while follower.step():
+                pass
+        with psycopg.connect(as_role(fresh_database, "hub_read")) as connection, connection.cursor() as cursor:
+            return trace(cursor, text, direction)
+
+    yield run
+    log.close()
+    for follower in followers:
+        follower.close()
+
+
+def issued(order: str, *lots: str, at: float = 0, quantity: str = "1") -> Fact:
+    things = [thing(*lot.split("/"), quantity) for lot in lots]
+    return fact(f"I{next(_minute)}", "production.material_issued", {"order": order, "things": things, "location": "WH"}, at)
+
+
+def produced(order: str, *lots: str, at: float = 0) -> Fact:
+    n = next(_minute)
+    things = [thing(*lot.split("/")) for lot in lots]
+    return fact(f"P{n}", "production.output_produced", {"output": f"P{n}", "order": order, "things": things, "location": "WH"}, at)
+
+
+def packed(unit: str, *contents: dict[str, Any], at: float = 0) -> Fact:
+    return fact(
+        f"K{next(_minute)}", "logistics.handling_unit_packed", {"container": {"handling_unit": unit}, "contents": list(contents)}, at
+    )
+
+
+def unpacked(unit: str, *contents: dict[str, Any], at: float = 0) -> Fact:
+    return fact(
+        f"U{next(_minute)}", "logistics.handling_unit_unpacked", {"container": {"handling_unit": unit}, "contents": list(contents)}, at
+    )
+
+
+def shipped(shipment: str, *things: dict[str, Any], at: float = 0) -> Fact:
+    data = {"shipment": shipment, "things": list(things), "from_location": "WH", "customer": "C1"}
+    return fact(f"S{next(_minute)}", "logistics.shipment_dispatched", data, at)
+
+
+def ids(answer: dict[str, Any]) -> set[str]:
+    return {node["id"] for node in answer["nodes"]}
+
+
+def lot(name: str) -> dict[str, Any]:
+    return thing(*name.split("/"))
+
+
+def unit(name: str) -> dict[str, Any]:
+    return {"handling_unit": name}
+
+
+def test_all_consumed_lots_of_ten_generations(ask: Ask) -> None:
+    facts = [received(f"R{n}", f"RAW{n}", "L", "5") for n in range(3)]
+    facts += [issued("O0", "RAW0/L", "RAW1/L", "RAW2/L"), produced("O0", "P0/L")]
+    for n in range(1, 10):
+        facts += [issued(f"O{n}", f"P{n - 1}/L"), produced(f"O{n}", f"P{n}/L")]
+    answer = ask(facts, "P9/L", "backward")
+    assert {"RAW0/L", "RAW1/L", "RAW2/L"} | {f"P{n}/L" for n in range(10)} | {f"O{n}" for n in range(10)} == ids(answer)
+    assert answer["complete"], answer["because"]
+    assert ids(ask([], "RAW1/L", "forward")) == {"RAW1/L"} | {f"P{n}/L" for n in range(10)} | {f"O{n}" for n in range(10)}
+
+
+def test_split_merge_and_rework_keep_their_parents_with_quantities(ask: Ask) -> None:
+    def change(type_: str, name: str, inputs: list[str], outputs: list[str]) -> Fact:
+        data = {name: f"{name}1", "inputs": [thing(*x.split("/"), "4") for x in inputs], "outputs": [thing(*x.split("/"), "2") for x in outputs],
+                "location": "WH"}  # fmt: skip
+        return fact(f"{name}1", type_, data)
+
+    facts = [
+        received("R1", "A", "L1", "4"),
+        change("inventory.lot_split", "split", ["A/L1"], ["A/L1a", "A/L1b"]),
+        change("production.lot_reworked", "rework", ["A/L1a"], ["A/L1a-R1"]),
+        change("inventory.lot_merged", "merge", ["A/L1a-R1", "A/L1b"], ["A/M"]),
+    ]
+    answer = ask(facts, "A/M", "backward")
+    assert ids(answer) == {"A/M", "A/L1a-R1", "A/L1b", "A/L1a", "A/L1"}
+    assert {(e["from"], e["to"], e["kind"], e["quantity"]) for e in answer["edges"]} == {
+        ("A/L1", "A/L1a", "split", "2"),
+        ("A/L1", "A/L1b", "split", "2"),
+        ("A/L1a", "A/L1a-R1", "reworked", "2"),
+        ("A/L1a-R1", "A/M", "merged", "4"),
+        ("A/L1b", "A/M", "merged", "4"),
+    }
+
+
+def test_what_shared_a_box_is_not_related(ask: Ask) -> None:
+    facts = [received("R1", "A", "L1", "4"), received("R2", "B", "L1", "4")]
+    facts += [packed("BOX", lot("A/L1"), lot("B/L1"), at=1), packed("PALLET", unit("BOX"), at=2), shipped("S1", unit("PALLET"), at=3)]
+    answer = ask(facts, "A/L1", "forward")
+    assert ids(answer) == {"A/L1", "BOX", "PALLET", "S1"}
+    facts = [unpacked("BOX", lot("A/L1"), lot("B/L1"), at=4)]
+    facts += [
+        fact(
+            "RET",
+            "logistics.return_received",
+            {"return_number": "RET", "customer": "C1", "shipment": "S1", "things": [lot("B/L1")], "location": "WH"},
+            5,
+        )
+    ]
+    facts += [issued("O1", "B/L1", at=6), produced("O1", "C/L1", at=7)]
+    assert ids(ask(facts, "A/L1", "forward")) == {"A/L1", "BOX", "PALLET", "S1"}
+    assert "A/L1" not in ids(ask([], "C/L1", "backward"))
+    assert {"B/L1", "O1"} <= ids(ask([], "C/L1", "backward"))
+    assert {"O1", "C/L1", "S1"} <= ids(ask([], "B/L1", "forward"))
+
+
+def test_asking_for_a_shipment_or_a_box_gives_all_that_is_in_it(ask: Ask) -> None:
+    facts = [received("R1", "A", "L1", "4"), received("R2", "B", "L1", "4")]
+    facts += [packed("BOX", lot("A/L1"), lot("B/L1"), at=1), packed("PALLET", unit("BOX"), at=2), shipped("S1", unit("PALLET"), at=3)]
+    assert ids(ask(facts, "S1", "backward")) == {"S1", "PALLET", "BOX", "A/L1", "B/L1"}
+    assert ids(ask([], "BOX")) == {"S1", "PALLET", "BOX", "A/L1", "B/L1"}
+
+
+def test_a_box_that_is_used_again_carries_only_what_is_in_it_then(ask: Ask) -> None:
+    facts = [
+        received("R1", "A", "L1", "4"),
+        received("R2", "B", "L1", "4"),
+        packed("BOX", lot("A/L1"), at=1),
+        shipped("S1", unit("BOX"), at=2),
+    ]
+    facts += [unpacked("BOX", at=3), packed("BOX", lot("B/L1"), at=4), shipped("S2", unit("BOX"), at=5)]
+    assert ids(ask(facts, "A/L1", "forward")) == {"A/L1", "BOX", "S1"}
+    assert ids(ask([], "B/L1", "forward")) == {"B/L1", "BOX", "S2"}
+
+
+def test_a_shipment_dated_midnight_before_it_was_packed_is_found(ask: Ask) -> None:
+    facts = [received("R1", "A", "L1", "4"), packed("BOX", lot("A/L1"), at=600), shipped("S1", unit("BOX"), at=0)]
+    assert "S1" in ids(ask(facts, "A/L1", "forward"))
+
+
+def _retracted_case() -> list[Fact]:
+    wrong = packed("BOX", lot("A/L1"), at=1)
+    return [
+        received("R1", "A", "L1", "4"),
+        wrong,
+        fact("undo", "integration.fact_retracted", {"original": wrong.envelope.key}, 9),
+        shipped("S1", unit("BOX"), at=2),
+    ]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4)))[::5])
+def test_a_retracted_packing_never_happened_whatever_came_first(ask: Ask, order: tuple[int, ...]) -> None:
+    facts = _retracted_case()
+    assert ids(ask([facts[n] for n in order], "A/L1", "forward")) == {"A/L1"}
+
+
+def test_any_identifier_is_found_and_an_ambiguous_one_asks(ask: Ask) -> None:
+    notice = {"asn": "4711", "partner": "ACME"}
+    facts = [
+        received("R1", "A", "00123", "4"),
+        received("R2", "B", "1E5", "4"),
+        fact("H", "procurement.asn_received", {**notice, "content": "x", "purchase_orders": ["PO9"]}),
+        fact("L", "procurement.asn_line_received", {**notice, "line": "HL3", "thing": thing("A", "00123", "4"), "purchase_order": "PO9",
+                                                    "handling_units": ["106141412345678908"]}),
+    ]  # fmt: skip
+    assert ask(facts, "00123")["root"] == {"kind": "lot", "id": "A/00123"}
+    for text, root in {
+        "A/00123": ("lot", "A/00123"),
+        "1E5": ("lot", "B/1E5"),
+        "4711": ("asn", "ACME/4711"),
+        "ACME/4711": ("asn", "ACME/4711"),
+        "PO9": ("purchase_order", "PO9"),
+        "106141412345678908": ("handling_unit", "106141412345678908"),
+        "(00)106141412345678908": ("handling_unit", "106141412345678908"),
+        "00106141412345678908": ("handling_unit", "106141412345678908"),
+    }.items():
+        assert ask([], text)["root"] == {"kind": root[0], "id": root[1]}, text
+    assert ask([], "123")["root"] is None
+    answer = ask([received("R3", "C", "00123", "1")], "00123")
+    assert answer == {"candidates": [{"kind": "lot", "id": "A/00123"}, {"kind": "lot", "id": "C/00123"}]}
+    assert ask([], "lot:C/00123")["root"]["id"] == "C/00123"
+    assert ids(ask([], "4711", "forward")) == {"ACME/4711", "A/00123", "106141412345678908"}
+    assert {"PO9", "ACME/4711"} <= ids(ask([], "A/00123", "backward"))
+
+
+def test_an_answer_says_why_it_is_not_complete(ask: Ask) -> None:
+    answer = ask([issued("O1", "X/unknown"), produced("O1", "Y/L")], "Y/L")
+    assert (answer["complete"], answer["because"]) == (False, ["unknown_parent"])
+    assert ask([received("R", "X", "unknown", "1")], "Y/L")["complete"] is True
+
+
+def test_where_it_is_now(ask: Ask) -> None:
+    answer = ask([received("R1", "A", "L1", "4"), issued("O1", "A/L1", quantity="1.5")], "A/L1")
+    (node,) = (n for n in answer["nodes"] if n["id"] == "A/L1")
+    assert {(p["account"], p["quantity"]) for p in node["now"]} == {("location/WH", "2.5"), ("wip/O1", "1.5")}
