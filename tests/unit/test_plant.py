@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -26,12 +27,17 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from events.base import Event, Fact, validated
 from events.vocabulary import gs1_valid
+from hub.app import answers, queries
 from hub.app.demo.plant.plan import PARTS, Message, Plan, expected_exceptions, follow_seed, plan
 from hub.app.home import Home
 from hub.app.servers import process
 from hub.app.servers.broker import HOST, Broker
+from hub.app.settings import Settings
+from hub.app.wiring import open_hub
+from hub.intake.delivery import Delivery
 from hub.intake.mapping import Context, Line
 from projections.movements import OWN, movements
+from tests.facts import START
 
 ROOT = Path(__file__).parents[2]
 SEEDS = [(7, 40), (1, 6), (2, 1), (99, 15)]
@@ -334,6 +340,30 @@ def _outcome(known: dict[tuple[str, str], bytes], fact: Fact | str) -> tuple[str
         known[name] = fact.digest()
         return *name, "accepted"
     return *name, "duplicate" if first == fact.digest() else "conflict"
+
+
+@pytest.mark.parametrize("arrival", [1, 2])
+def test_the_hub_finds_the_exceptions_that_the_plan_expects(arrival: int, tmp_path: Path, fresh_database: str) -> None:
+    """Everything through the hub's own door and views, the parts beside one another in two ways: same outcomes, same open exceptions."""
+    if lacking := {"supplier", "epcis"} - set(_mappings()):
+        pytest.skip(f"no mapping yet for {', '.join(sorted(lacking))}")
+    planned = _plan(1, 6)
+    queues = {part: list(planned.of(part)) for part in PARTS}
+    chance = random.Random(arrival)
+    order: list[Message] = []
+    while waiting := [part for part in PARTS if queues[part]]:
+        order.append(queues[chance.choice(waiting)].pop(0))
+    with open_hub(Settings(home=tmp_path / "home", database_url=fresh_database)) as hub:
+        intake = hub.intake()
+        for message in order:
+            (outcome,) = intake.take([Delivery(message.body, "test", START)])
+            found = Counter((line.source, line.business_key, line.outcome) for part in outcome.parts for line in part.lines)
+            wanted = Counter((e.source, e.business_key, e.outcome) for e in message.expected)
+            assert found == wanted or outcome.parts[0].format == "unknown", message.body[:500]
+        hub.catch_up()
+        with answers.reading(hub) as cursor:
+            assert queries.exception_counts(cursor) == expected_exceptions(planned)
+            assert set(queries.ledger(cursor).values()) == {"0"}
 
 
 class _Hub(http.server.BaseHTTPRequestHandler):

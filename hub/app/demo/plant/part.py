@@ -178,14 +178,18 @@ class Part:
     def _recover(self, messages: Sequence[Message]) -> None:
         """Count what was logged after progress was last saved: the lines of the next messages, in order, behind its last known line."""
         p = self.progress
-        written = self._options.sent_log.read_bytes()
-        place = p.log_end if p.log_end <= len(written) else 0
+        with self._options.sent_log.open("rb") as file:
+            begin = p.log_end if p.log_end <= os.fstat(file.fileno()).st_size else 0  # somebody began a new log
+            file.seek(begin)
+            written = file.read()
+        place = 0
         while p.logged < len(messages):
             lines = messages[p.logged].log_lines()
             found = written.find(lines, place)
             if found < 0:
                 break
-            place = p.log_end = found + len(lines)
+            place = found + len(lines)
+            p.log_end = begin + place
             p.logged += 1
 
     def _load(self) -> Progress:
