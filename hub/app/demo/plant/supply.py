@@ -43,6 +43,7 @@ def buy(world: World, supplier: Supplier, wanted: dict[Item, Decimal]) -> None:
     trouble = _TROUBLES[nth - 1] if nth <= len(_TROUBLES) else "short" if world.rng.random() < 0.04 else ""
     if trouble == "unknown":
         wanted = wanted | {HARNESS: Decimal(20)}
+        world.exceptions["unknown_item"] += 1
     order = f"{4500000000 + n}"
     lines = {str(10 * k): (item, _packs(item, quantity)) for k, (item, quantity) in enumerate(wanted.items(), 1)}
     _order(world, supplier, order, lines)
@@ -174,7 +175,6 @@ def _receive(world: World, supplier: Supplier, notice: Notice, trouble: str) -> 
         row_["effective_at"] = clock(world.now)
         row_["occurred_at"] = max(row_["occurred_at"], row_["effective_at"])
     world.send("erp", FACTS, rows)
-    world.exceptions["unknown_item"] += any(item is HARNESS for _, item, _ in groups)
     _put_away(world, [(item, lot, sum((p.quantity for p in packs), Decimal(0))) for (_, item, lot), packs in groups.items()])
 
 
@@ -201,7 +201,7 @@ def _status(item: Item) -> str:
 
 
 def _put_away(world: World, received: list[tuple[Item, str, Decimal]]) -> None:
-    at = world.wait(5, 20)
+    world.wait(5, 20)
     for status in ("unrestricted", "quality"):
         mine = [(item, lot, quantity) for item, lot, quantity in received if _status(item) == status]
         if not mine:
@@ -215,7 +215,6 @@ def _put_away(world: World, received: list[tuple[Item, str, Decimal]]) -> None:
             _transfer(world, ERP, "erp", "UD", moved, data)
         for item, lot, quantity in mine:
             world.put("WH1", item.gtin, lot, quantity)
-    world.now = max(world.now, at)
 
 
 def _transfer(world: World, source: str, part: str, kind: str, moved: list[Row], data: Row) -> None:
