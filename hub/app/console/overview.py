@@ -1,0 +1,249 @@
+"""The first page: does data flow, is anything stuck, is anything lost, and the first command to type where not."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from nicegui import ui
+
+from events.base import Recorded
+from hub.app.console.html import Html, command, name, table, tag, text, trace_link
+from hub.app.console.live import LIST_MAX, Live, Snapshot, State
+from hub.app.console.shell import LAG_BAD_S, LAG_WARN_S, LivePiece, clock, first_look, frame, number, span
+from projections.genealogy import NODE_KINDS
+from projections.naming import named
+
+Problem = tuple[str, Html]  # warn or bad, what to say
+SUBJECTS_MAX = 3
+
+
+def add(live: Live) -> None:
+    """The page at `/`."""
+
+    @ui.page("/")
+    async def overview() -> None:
+        await first_look(live)
+        pieces: list[LivePiece] = []
+
+        def refresh(state: State) -> None:
+            if state.snapshot is not None:
+                for piece, content in zip(pieces, _pieces(state.snapshot), strict=True):
+                    piece.show(content)
+
+        with frame(live, "/", "Overview", refresh=refresh), ui.element("div").classes("stack live"):
+            pieces.extend(LivePiece() for _ in range(6))
+
+
+def _pieces(shot: Snapshot) -> Iterator[Html]:
+    yield _verdict(shot)
+    yield tag("div", _big(shot), cls="big")
+    yield tag("div", _views(shot), _sources(shot), _processes(shot), cls="three")
+    yield _exceptions(shot)
+    yield _held(shot)
+    yield _newest(shot)
+
+
+def problems(shot: Snapshot) -> Iterator[Problem]:
+    """What is wrong, worst first."""
+    roles = {p.role for p in shot.processes}
+    if beyond := [lag.view for lag in shot.lags if lag.behind < 0]:
+        yield (
+            "bad",
+            text(
+                ", ".join(beyond),
+                " is beyond the head: the log is older than the view. ",
+                command("hub replay rebuild --all"),
+                ", then promote",
+            ),
+        )
+    if broken := {unit: total for unit, total in shot.lists.ledger.items() if total != "0"}:
+        yield (
+            "bad",
+            text(
+                f"The ledger does not sum to zero ({', '.join(f'{n} {u}' for u, n in broken.items())}): ",
+                command("hub replay verify --all"),
+            ),
+        )
+    if roles and "hub-follow" not in roles:
+        yield "bad", text("hub-follow does not run, no view moves: ", command("hub status"))
+    if roles and "hub-intake" not in roles:
+        yield "bad", text("hub-intake does not run, nothing comes in from brokers and folders: ", command("hub status"))
+    if shot.oldest_s >= LAG_WARN_S:
+        late = max(shot.lags, key=lambda lag: lag.seconds)
+        kind = "bad" if shot.oldest_s >= LAG_BAD_S else "warn"
+        yield kind, text(f"View {late.view} is {number(late.behind)} facts and {span(late.seconds)} behind: ", command("hub doctor"))
+    if missing := [lag.view for lag in shot.lags if lag.position is None]:
+        yield "warn", text(f"Views not there yet: {', '.join(missing)}. ", command("hub serve"), " makes and follows them")
+
+
+def _verdict(shot: Snapshot) -> Html:
+    found = list(problems(shot))
+    if shot.last is None:
+        flow = "No fact yet. Send one: hub intake FILE, or start the demo."
+    elif shot.per_minute:
+        flow = f"{number(shot.per_minute)} facts in the last minute, the last one {clock(shot.last, shot.at)}; {number(shot.head)} in all."
+    else:
+        quiet = span((shot.at - shot.last).total_seconds() // 10 * 10)
+        flow = f"No fact for {quiet}, the last one {clock(shot.last, shot.at)}; {number(shot.head)} in all."
+    if not found:
+        title = (
+            "Data flows, every view is at the head, nothing is lost."
+            if shot.per_minute
+            else "Quiet. Every view is at the head, nothing is lost."
+        )
+        return tag("h1", title, tag("span", flow, cls="soft"), cls="verdict")
+    return tag("h1", [tag("div", words, cls=kind) for kind, words in found], tag("span", flow, cls="soft"), cls="verdict")
+
+
+def _big(shot: Snapshot) -> Iterator[Html]:
+    lag, held, lists = shot.oldest_s, shot.lists.held, shot.lists
+    late = max(shot.lags, key=lambda one: one.seconds, default=None)
+    value, unit = span(lag).split(" ")
+    yield _one(
+        "Behind", value, unit, "bad" if lag >= LAG_BAD_S else "warn" if lag >= LAG_WARN_S else "",
+        "every view has every fact" if shot.behind <= 0 else text(f"{number(shot.behind)} facts wait for ", late.view if late else ""),
+        command("hub doctor"),
+    )  # fmt: skip
+    yield _one(
+        "Held", number(held), "", "warn" if held else "", "every delivery was understood" if not held else "kept whole, not understood or in conflict",
+        command("hub quarantine list"),
+    )  # fmt: skip
+    count = sum(lists.exceptions.values())
+    worst = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in sorted(lists.exceptions.items(), key=lambda kv: -kv[1])[:2])
+    yield _one("Exceptions", number(count), "", "warn" if count else "", worst or "no fact contradicts another", command("hub exceptions"))
+    restarts = [(p.role, p.restarts) for p in shot.processes if p.restarts]
+    yield _one(
+        "Restarts", number(sum(n for _, n in restarts)), "", "warn" if restarts else "",
+        ", ".join(f"{role} {n}" for role, n in restarts) or ("no process died" if shot.processes else "no supervisor tells of processes"),
+        text(command("hub status"), " then run/log/ROLE.log"),
+    )  # fmt: skip
+
+
+def _one(label: str, value: str, unit: str, kind: str, say: object, next_: Html) -> Html:
+    return tag(
+        "div", tag("div", label, cls="label"), tag("div", value, tag("small", unit) if unit else None, cls="value"), tag("div", say, cls="say"),
+        tag("div", "Next: ", next_, cls="say") if kind else None, cls=f"one {kind}", data_number=label.lower(),
+    )  # fmt: skip
+
+
+def _views(shot: Snapshot) -> Html:
+    rows = [
+        (lag.view, "–" if lag.position is None else number(lag.position), number(lag.behind), span(lag.seconds) if lag.behind else "0 s")
+        for lag in shot.lags
+    ]
+    return _sheet(
+        "Views", f"head {number(shot.head)}", table((("view", ""), ("position", "num"), ("behind", "num"), ("since", "num")), rows)
+    )
+
+
+def _sources(shot: Snapshot) -> Html:
+    rows = [(name(s.source), number(s.facts), clock(s.last, shot.at)) for s in sorted(shot.sources, key=lambda s: (-s.facts, s.source))]
+    note = "facts in 5 minutes" if not shot.window_cut else "of the newest 20,000 facts"
+    return _sheet(
+        "Sources",
+        note,
+        table((("source", ""), ("facts", "num"), ("last, UTC", "num")), rows) if rows else _nothing("No source sent anything yet."),
+    )
+
+
+def _processes(shot: Snapshot) -> Html:
+    rows = [(p.role, p.pid, p.since.replace("T", " ")[:19], p.restarts) for p in shot.processes]
+    body = (
+        table((("role", ""), ("pid", "num"), ("since, UTC", "num"), ("restarts", "num")), rows)
+        if rows
+        else _nothing("No supervisor runs here: hub serve starts one.")
+    )
+    return _sheet("Processes", "", body)
+
+
+def _exceptions(shot: Snapshot) -> Html:
+    counts, rows = shot.lists.exceptions, shot.lists.exception_rows
+    if not counts:
+        return _sheet("Open exceptions", "", _nothing("None. A fact that contradicts another, or names what nobody defined, opens one."))
+    chips = tag("div", [tag("span", kind.replace("_", " "), tag("b", number(n)), cls="chip") for kind, n in counts.items()], cls="chips")
+    heads = (("kind", "nowrap"), ("reason", "reason"), ("source", ""), ("business key", ""), ("since, UTC", "nowrap"))
+    body = [
+        (
+            row["kind"].replace("_", " "),
+            _words(row["reason"]),
+            name(row["source"]),
+            name(row["business_key"]),
+            clock(row["first_seen"], shot.at),
+        )
+        for row in rows
+    ]
+    return _sheet("Open exceptions", _shown(len(rows), sum(counts.values()), "hub exceptions"), chips, table(heads, body, cls="cards"))
+
+
+def _held(shot: Snapshot) -> Html:
+    rows = shot.lists.held_rows
+    if not rows:
+        return _sheet(
+            "Held deliveries",
+            "",
+            _nothing("None. What cannot be understood is kept here whole, with the reason, until it is sent through again."),
+        )
+    heads = (
+        ("id", "nowrap"),
+        ("kind", "nowrap"),
+        ("reason", "reason"),
+        ("source", ""),
+        ("place", ""),
+        ("times", "num"),
+        ("since, UTC", "nowrap"),
+    )
+    body = [
+        (
+            tag("code", row["id"]),
+            row["kind"],
+            _words(row["reason"]),
+            name(row["source"]),
+            name(row["place"]),
+            number(row["times"]),
+            clock(row["first_seen"], shot.at),
+        )
+        for row in rows
+    ]
+    return _sheet(
+        "Held deliveries", _shown(len(rows), shot.lists.held, "hub quarantine list"), table(heads, body, cls="cards"),
+        tag("p", "One of them: ", command("hub quarantine show ID"), "; after the cause is gone: ", command("hub quarantine redrive ID"), cls="soft"),
+    )  # fmt: skip
+
+
+def _newest(shot: Snapshot) -> Html:
+    if not shot.newest:
+        return _sheet("Newest facts", "", _nothing("None yet."))
+    heads = (("position", "num"), ("recorded, UTC", "nowrap"), ("type", "nowrap"), ("about", ""), ("source", ""), ("business key", ""))
+    rows = [
+        (number(f.position), clock(f.recorded_at, shot.at), f.event.type, _about(f), name(f.envelope.source), name(_short(f.envelope.key)))
+        for f in shot.newest
+    ]
+    return _sheet("Newest facts", "", table(heads, rows, cls="cards"))
+
+
+def _about(fact: Recorded) -> Html:
+    """Links to the traces of what a fact names."""
+    found = sorted(
+        ((kind, id_) for kind, id_ in named(fact.event) if kind in NODE_KINDS), key=lambda node: (NODE_KINDS.index(node[0]), node[1])
+    )
+    more = f" +{len(found) - SUBJECTS_MAX}" if len(found) > SUBJECTS_MAX else None
+    return text([text(", " if n else None, trace_link(kind, id_, _short(id_))) for n, (kind, id_) in enumerate(found[:SUBJECTS_MAX])], more)
+
+
+def _sheet(title: str, note: object, *body: object) -> Html:
+    return tag("section", tag("h2", title, tag("span", note, cls="soft") if note else None), body, cls="sheet")
+
+
+def _nothing(words: str) -> Html:
+    return tag("p", words, cls="nothing")
+
+
+def _shown(shown: int, all_: int, words: str) -> Html:
+    return text(f"the newest {LIST_MAX} of {number(all_)}, all with ", command(words)) if shown < all_ else text(number(all_))
+
+
+def _words(reason: Any, limit: int = 300) -> str:
+    return _short(str(reason), limit)
+
+
+def _short(value: str, limit: int = 60) -> str:
+    return value if len(value) <= limit else f"{value[: limit - 1]}…"
