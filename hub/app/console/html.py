@@ -52,7 +52,7 @@ def trace_url(identifier: str) -> str:
     """The address of an identifier's trace. Segments a browser would resolve away go into the query instead."""
     if any(part in ("", ".", "..") for part in identifier.split("/")):
         return f"/trace?id={quote(identifier, safe='')}"
-    return f"/trace/{quote(identifier, safe='/')}"
+    return f"/trace/{quote(identifier, safe='/:')}"
 
 
 def trace_link(kind: str, identifier: str, shown: object = None) -> Html:

@@ -54,13 +54,26 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """Entries of the quarantine that have a reason and a source in common: `count` of them, received `times` times."""
+
+    kind: str
+    reason: str
+    source: str
+    count: int
+    times: int
+    last: datetime
+    newest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lists:
     """What only changes with the log: exceptions, what is held, the ledger."""
 
     exceptions: dict[str, int] = field(default_factory=dict)
     exception_rows: list[dict[str, Any]] = field(default_factory=list)
     held: int = 0
-    held_rows: list[dict[str, Any]] = field(default_factory=list)
+    held_groups: tuple[Held, ...] = ()
     ledger: dict[str, str] = field(default_factory=dict)
     items: dict[str, str] = field(default_factory=dict)
 
@@ -175,7 +188,7 @@ class Live:
                 exceptions=queries.exception_counts(cursor),
                 exception_rows=_exceptions(cursor),
                 held=len(held),
-                held_rows=held[: -LIST_MAX - 1 : -1],
+                held_groups=_grouped(held),
                 ledger=queries.ledger(cursor),
                 items=queries.items(cursor),
             )
@@ -231,6 +244,17 @@ def _lags(cursor: Cursor, positions: dict[str, int], head: int) -> tuple[Lag, ..
         at = positions.get(view.name)
         found.append(Lag(view.name, at, head - (at or 0), max(0.0, ages.get((at or 0) + 1, 0.0))))
     return tuple(found)
+
+
+def _grouped(held: list[dict[str, Any]]) -> tuple[Held, ...]:
+    """Entries, oldest first, by reason: those that came last first."""
+    found: dict[tuple[str, str, str], Held] = {}
+    for row in held:
+        key = row["kind"], row["reason"], row["source"]
+        before = found.pop(key, None)
+        count, times = (before.count, before.times) if before else (0, 0)
+        found[key] = Held(*key, count + 1, times + row["times"], row["first_seen"], row["id"])
+    return tuple(reversed(found.values()))
 
 
 def _exceptions(cursor: Cursor) -> list[dict[str, Any]]:

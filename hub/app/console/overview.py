@@ -1,6 +1,7 @@
 """The first page: does data flow, is anything stuck, is anything lost, and the first command to type where not."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from nicegui import ui
@@ -37,9 +38,9 @@ def _pieces(shot: Snapshot) -> Iterator[Html]:
     yield _verdict(shot)
     yield tag("div", _big(shot), cls="big")
     yield tag("div", _views(shot), _sources(shot), _processes(shot), cls="three")
+    yield _newest(shot)
     yield _exceptions(shot)
     yield _held(shot)
-    yield _newest(shot)
 
 
 def problems(shot: Snapshot) -> Iterator[Problem]:
@@ -84,6 +85,8 @@ def _verdict(shot: Snapshot) -> Html:
     else:
         quiet = span((shot.at - shot.last).total_seconds() // 10 * 10)
         flow = f"No fact for {quiet}, the last one {clock(shot.last, shot.at)}; {number(shot.head)} in all."
+    if shot.lists.held or shot.lists.exceptions:
+        flow += " What is held or contradicts waits for a person and stops nothing else."
     if not found:
         title = (
             "Data flows, every view is at the head, nothing is lost."
@@ -146,7 +149,7 @@ def _sources(shot: Snapshot) -> Html:
 
 
 def _processes(shot: Snapshot) -> Html:
-    rows = [(p.role, p.pid, p.since.replace("T", " ")[:19], p.restarts) for p in shot.processes]
+    rows = [(p.role, p.pid, clock(datetime.fromisoformat(p.since), shot.at), p.restarts) for p in shot.processes]
     body = (
         table((("role", ""), ("pid", "num"), ("since, UTC", "num"), ("restarts", "num")), rows)
         if rows
@@ -175,38 +178,34 @@ def _exceptions(shot: Snapshot) -> Html:
 
 
 def _held(shot: Snapshot) -> Html:
-    rows = shot.lists.held_rows
-    if not rows:
+    if not shot.lists.held:
         return _sheet(
             "Held deliveries",
             "",
             _nothing("None. What cannot be understood is kept here whole, with the reason, until it is sent through again."),
         )
     heads = (
-        ("id", "nowrap"),
+        ("held", "num"),
         ("kind", "nowrap"),
         ("reason", "reason"),
         ("source", ""),
-        ("place", ""),
-        ("times", "num"),
-        ("since, UTC", "nowrap"),
+        ("received", "num"),
+        ("last, UTC", "nowrap"),
+        ("newest", "nowrap"),
     )
     body = [
-        (
-            tag("code", row["id"]),
-            row["kind"],
-            _words(row["reason"]),
-            name(row["source"]),
-            name(row["place"]),
-            number(row["times"]),
-            clock(row["first_seen"], shot.at),
-        )
-        for row in rows
+        (number(h.count), h.kind, _words(h.reason), name(h.source), number(h.times), clock(h.last, shot.at), tag("code", h.newest))
+        for h in shot.lists.held_groups[:LIST_MAX]
     ]
     return _sheet(
-        "Held deliveries", _shown(len(rows), shot.lists.held, "hub quarantine list"), table(heads, body, cls="cards"),
-        tag("p", "One of them: ", command("hub quarantine show ID"), "; after the cause is gone: ", command("hub quarantine redrive ID"), cls="soft"),
+        "Held deliveries", text(number(shot.lists.held), ", by reason"), table(heads, body, cls="cards"), _rest(len(shot.lists.held_groups)),
+        tag("p", "Each by itself: ", command("hub quarantine list"), ", one of them: ", command("hub quarantine show ID"),
+            ", after the cause is gone: ", command("hub quarantine redrive ID"), cls="foot"),
     )  # fmt: skip
+
+
+def _rest(groups: int) -> Html | None:
+    return tag("p", f"and {number(groups - LIST_MAX)} more reasons", cls="foot") if groups > LIST_MAX else None
 
 
 def _newest(shot: Snapshot) -> Html:

@@ -1,0 +1,127 @@
+"""An answer for the trace page: both directions of a trace, and every balance of what they reached, once."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from hub.app import answers, queries
+from hub.app.wiring import Hub
+from hub.log.follow import Cursor, enter, live_schema
+from projections import trace as traces
+
+Node = tuple[str, str]
+
+# What an account means to somebody who has to find the goods, in the order in which they matter.
+PLACES = {
+    "location": "On hand",
+    "transit": "In transit",
+    "customer": "With a customer",
+    "supplier": "With a supplier",
+    "wip": "Consumed by order",
+    "conversion": "Split, merged or reworked into other lots",
+    "production": "Consumed without an order",
+    "scrap": "Scrapped",
+    "decommissioned": "Decommissioned",
+}
+_GS1 = re.compile(r"\(?01\)?(?P<gtin>\d{14})(?:\(?(?:11|13|15|17)\)?\d{6})*\(?(?P<ai>10|21)\)?(?P<own>[^()]{1,20})")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A quantity in an account, of the objects `nodes`."""
+
+    account: str
+    status: str
+    item: str
+    unit: str
+    quantity: Decimal
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is known of an identifier. Without a root there are candidates, or nothing."""
+
+    position: int
+    root: Node | None = None
+    candidates: tuple[Node, ...] = ()
+    nodes: dict[Node, dict[str, Any]] = field(default_factory=dict)
+    forward: tuple[dict[str, Any], ...] = ()
+    backward: tuple[dict[str, Any], ...] = ()
+    because: tuple[str, ...] = ()
+    now: tuple[Place, ...] = ()  # of the root and what it went into
+    origins: tuple[Place, ...] = ()  # of what else it came from
+    items: dict[str, str] = field(default_factory=dict)
+
+
+def ask(hub: Hub, words: str) -> Answer:
+    """The answer after the views have everything recorded until now. Raises `Unavailable`."""
+    with answers.caught_up(hub, ("genealogy", "stock", "references")) as cursor:
+        enter(cursor, live_schema("genealogy"))
+        position = traces_position(cursor)
+        found = traces.trace(cursor, words, "forward")
+        if found.get("root") is None and "candidates" not in found and (read := scanned(words)):
+            words = read
+            found = traces.trace(cursor, words, "forward")
+        if "candidates" in found:
+            return Answer(position, candidates=tuple((c["kind"], c["id"]) for c in found["candidates"]))
+        if found.get("root") is None:
+            return Answer(position)
+        root = found["root"]["kind"], found["root"]["id"]
+        back = traces.trace(cursor, f"{root[0]}:{root[1]}", "backward")
+        forward = {(n["kind"], n["id"]): n for n in found["nodes"]}
+        backward = {(n["kind"], n["id"]): n for n in back.get("nodes", [])}
+        return Answer(
+            position=position,
+            root=root,
+            nodes=backward | forward,
+            forward=tuple(found["edges"]),
+            backward=tuple(back.get("edges", [])),
+            because=tuple(sorted({*found["because"], *back.get("because", [])})),
+            now=_places(cursor, forward),
+            origins=_places(cursor, backward.keys() - forward.keys()),
+            items=queries.items(cursor),
+        )
+
+
+def traces_position(cursor: Cursor) -> int:
+    """The last fact that the trace knows."""
+    row = cursor.execute("select position from position").fetchone()
+    return int(row[0]) if row else 0
+
+
+def scanned(words: str) -> str | None:
+    """A scanned GS1 element string of GTIN and lot (10) or serial (21) as an id of the hub."""
+    plain = re.sub(r"^\][A-Za-z]\d", "", words)
+    found = _GS1.fullmatch(plain)
+    return f"{'lot' if found['ai'] == '10' else 'serial'}:{found['gtin']}/{found['own'].strip()}" if found else None
+
+
+def _places(cursor: Cursor, nodes: Iterable[Node]) -> tuple[Place, ...]:
+    """Balances above zero of lots and serials among the nodes, by account and item; each balance counts once, also where lot and serial are
+    both among them."""
+    wanted = {name for kind, name in nodes if kind in ("lot", "serial")}
+    names = sorted(wanted)
+    enter(cursor, live_schema("stock"))
+    cursor.execute(
+        """select account, status, item, unit, quantity, lot, serial from balance
+           where quantity > 0 and (lot <> '' and item || '/' || lot = any(%s)
+                or serial <> '' and (item || '/' || serial = any(%s) or item = '' and serial = any(%s)))""",
+        [names, names, names],
+    )
+    sums: dict[tuple[str, str, str, str], tuple[Decimal, set[Node]]] = {}
+    for account, status, item, unit, quantity, lot, serial in cursor:
+        node = ("serial", f"{item}/{serial}" if item else serial) if serial else ("lot", f"{item}/{lot}")
+        total, of = sums.setdefault((account, status, item, unit), (Decimal(0), set()))
+        of.add(node)
+        sums[account, status, item, unit] = total + quantity, of
+    order = list(PLACES)
+    found = [Place(account, status, item, unit, total, tuple(sorted(of))) for (account, status, item, unit), (total, of) in sums.items()]
+    return tuple(sorted(found, key=lambda p: (_rank(order, p.account), p.account, p.item, p.status, p.unit)))
+
+
+def _rank(order: list[str], account: str) -> int:
+    kind = account.partition("/")[0]
+    return order.index(kind) if kind in order else len(order)
