@@ -29,7 +29,8 @@ STALE_S = 4.0  # a snapshot older than this is not shown as if it were true
 SLOW_S = 10.0  # how often what is beside the log (repetitions, the ledger) is read anew without a new fact
 STATEMENT_S = 5  # of one query of a snapshot
 LIST_MAX = 50  # rows of each list on the overview; the page says how many there are in all
-NEWEST_MAX = 12
+NEWEST_MAX = 10
+_CONFLICT = "a fact that is known came again with other content: the first stays, this one is kept"
 WINDOW_S = 300
 WINDOW_MAX = 20_000  # facts that are counted by source
 
@@ -250,7 +251,8 @@ def _grouped(held: list[dict[str, Any]]) -> tuple[Held, ...]:
     """Entries, oldest first, by reason: those that came last first."""
     found: dict[tuple[str, str, str], Held] = {}
     for row in held:
-        key = row["kind"], row["reason"], row["source"]
+        conflict = row["kind"] == "conflict"  # their reasons name a key each
+        key = row["kind"], _CONFLICT if conflict else row["reason"], row["source"]
         before = found.pop(key, None)
         count, times = (before.count, before.times) if before else (0, 0)
         found[key] = Held(*key, count + 1, times + row["times"], row["first_seen"], row["id"])

@@ -9,7 +9,7 @@ from nicegui import ui
 from events.base import Recorded
 from hub.app.console.html import Html, command, name, table, tag, text, trace_link
 from hub.app.console.live import LIST_MAX, Live, Snapshot, State
-from hub.app.console.shell import LAG_BAD_S, LAG_WARN_S, LivePiece, clock, first_look, frame, number, span
+from hub.app.console.shell import LAG_BAD_S, LAG_TOLD_S, LAG_WARN_S, LivePiece, clock, first_look, frame, number, span
 from projections.genealogy import NODE_KINDS
 from projections.naming import named
 
@@ -89,9 +89,9 @@ def _verdict(shot: Snapshot) -> Html:
         flow += " What is held or contradicts waits for a person and stops nothing else."
     if not found:
         title = (
-            "Data flows, every view is at the head, nothing is lost."
+            "Data flows, every view has every fact, the ledger balances."
             if shot.per_minute
-            else "Quiet. Every view is at the head, nothing is lost."
+            else "Quiet. Every view has every fact, the ledger balances."
         )
         return tag("h1", title, tag("span", flow, cls="soft"), cls="verdict")
     return tag("h1", [tag("div", words, cls=kind) for kind, words in found], tag("span", flow, cls="soft"), cls="verdict")
@@ -100,10 +100,10 @@ def _verdict(shot: Snapshot) -> Html:
 def _big(shot: Snapshot) -> Iterator[Html]:
     lag, held, lists = shot.oldest_s, shot.lists.held, shot.lists
     late = max(shot.lags, key=lambda one: one.seconds, default=None)
-    value, unit = span(lag).split(" ")
+    value, unit = (span(lag) if lag >= LAG_TOLD_S else "0 s").split(" ")
     yield _one(
         "Behind", value, unit, "bad" if lag >= LAG_BAD_S else "warn" if lag >= LAG_WARN_S else "",
-        "every view has every fact" if shot.behind <= 0 else text(f"{number(shot.behind)} facts wait for ", late.view if late else ""),
+        "every view has every fact" if late is None or lag < LAG_TOLD_S else f"view {late.view} waits for {number(late.behind)} facts",
         command("hub doctor"),
     )  # fmt: skip
     yield _one(
@@ -134,7 +134,7 @@ def _views(shot: Snapshot) -> Html:
         for lag in shot.lags
     ]
     return _sheet(
-        "Views", f"head {number(shot.head)}", table((("view", ""), ("position", "num"), ("behind", "num"), ("since", "num")), rows)
+        "Views", f"head {number(shot.head)}", table((("view", ""), ("position", "num"), ("behind", "num"), ("waits", "num")), rows)
     )
 
 
@@ -211,12 +211,12 @@ def _rest(groups: int) -> Html | None:
 def _newest(shot: Snapshot) -> Html:
     if not shot.newest:
         return _sheet("Newest facts", "", _nothing("None yet."))
-    heads = (("position", "num"), ("recorded, UTC", "nowrap"), ("type", "nowrap"), ("about", ""), ("source", ""), ("business key", ""))
+    heads = (("position", "num w8"), ("recorded, UTC", "w10"), ("type", "w20"), ("about", "w30"), ("source", "w14"), ("business key", ""))
     rows = [
         (number(f.position), clock(f.recorded_at, shot.at), f.event.type, _about(f), name(f.envelope.source), name(_short(f.envelope.key)))
         for f in shot.newest
     ]
-    return _sheet("Newest facts", "", table(heads, rows, cls="cards"))
+    return _sheet("Newest facts", "", table(heads, rows, cls="cards even"))
 
 
 def _about(fact: Recorded) -> Html:

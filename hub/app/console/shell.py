@@ -14,6 +14,7 @@ from hub.app.console.html import EMPTY, Html, command, tag, text
 from hub.app.console.live import Live, State
 
 PAGES = (("/", "Overview"), ("/stock", "Stock"), ("/trace", "Trace"))
+LAG_TOLD_S = 1.0  # less is the beat of the followers
 LAG_WARN_S = 5.0
 LAG_BAD_S = 30.0  # as /health/ready has it
 FIRST_LOOK_S = 0.7  # a page waits this long for its first numbers before it shows itself without them
@@ -118,7 +119,7 @@ def _pulse(state: State, now: float) -> Html:
         dot, words = "bad", text("no answer for ", span(silent))
     elif shot is not None:
         dot = "bad" if shot.oldest_s >= LAG_BAD_S else "warn" if shot.oldest_s >= LAG_WARN_S else "live"
-        lag = "views at the head" if shot.behind <= 0 else f"views {number(shot.behind)} behind"
+        lag = f"views {span(shot.oldest_s)} behind" if shot.oldest_s >= LAG_TOLD_S else "views at the head"
         words = text("fact ", tag("b", number(shot.head)), " · ", tag("b", number(shot.per_minute)), "/min · ", lag)
     beat = tag("span", id="beat", data_beat=f"{int(now)}", data_silent="1" if silent else "0")
     return text(tag("span", cls=f"dot {dot}"), words, beat)

@@ -12,6 +12,7 @@ import psycopg
 from nicegui import ui
 from nicegui.events import GenericEventArguments
 
+from events import canonical
 from events.errors import Unavailable
 from hub.app import answers, queries
 from hub.app.console.html import EMPTY, Html, command, name, tag, text, trace_link
@@ -97,7 +98,7 @@ class _Page:
                     self._switch[all_] = ui.html(label, sanitize=False, tag="button")
                     self._switch[all_].on("click", lambda _, all_=all_: self._toggled(all_))
         self._said = LivePiece()
-        self._list = ui.element("div").classes("stack live")
+        self._list = ui.element("div").classes("items live")
         self._more = ui.html("", sanitize=False, tag="button").classes("plain")
         self._more.on("click", self._show_more)
         self._mark()
@@ -130,7 +131,11 @@ class _Page:
         rows = list(_matching(shelf, self._wanted))
         shown = rows[: self._limit]
         self._said.show(self._summary(rows))
-        groups = {item: _group(item, list(of), shelf.items, self._everything) for item, of in groupby(shown, key=lambda row: row["item"])}
+        totals = _totals(rows)
+        groups = {
+            item: _group(item, list(of), totals[item], shelf.items.get(item, ""), self._everything)
+            for item, of in groupby(shown, key=lambda row: row["item"])
+        }
         if list(groups) != list(self._groups):
             self._list.clear()
             with self._list:
@@ -164,12 +169,21 @@ def _matching(shelf: Shelf, wanted: str) -> Iterator[Row]:
         yield row
 
 
-def _group(item: str, rows: list[Row], items: dict[str, str], everything: bool) -> Html:
-    totals: dict[str, Decimal] = {}
+def _totals(rows: list[Row]) -> dict[str, dict[str, Decimal]]:
+    """Sums by item and unit, of all rows that match and not only of those shown."""
+    found: dict[str, dict[str, Decimal]] = {}
     for row in rows:
-        totals[row["unit"]] = totals.get(row["unit"], Decimal(0)) + Decimal(row["quantity"])
-    sums = [tag("span", tag("b", f"{total:,f}"), " ", unit, cls="total") for unit, total in sorted(totals.items())]
-    head = tag("h2", name(item or "(no item)"), tag("span", items.get(item, ""), cls="desc"), tag("span", sums, cls="sums"))
+        sums = found.setdefault(row["item"], {})
+        sums[row["unit"]] = sums.get(row["unit"], Decimal(0)) + Decimal(row["quantity"])
+    return found
+
+
+def _group(item: str, rows: list[Row], totals: dict[str, Decimal], description: str, everything: bool) -> Html:
+    sums = [
+        tag("span", tag("b", quantity(canonical.decimal_text(total))), " ", unit, cls="total", data_unit=unit)
+        for unit, total in sorted(totals.items())
+    ]
+    head = tag("h2", name(item or "(no item)"), tag("span", description, cls="desc"), tag("span", sums, cls="sums"))
     heads = [tag("th", "account" if everything and title == "where" else title, cls=cls, scope="col") for title, cls in COLUMNS]
     body = [tag("tr", [tag("td", cell, cls=cls) for cell, (_, cls) in zip(_cells(row, everything), COLUMNS, strict=True)]) for row in rows]
     return tag("section", head, tag("table", tag("thead", tag("tr", heads)), tag("tbody", body), cls="stock"), cls="sheet item")
@@ -181,7 +195,11 @@ def _cells(row: Row, everything: bool) -> Iterator[object]:
     links = [trace_link("serial", f"{item}/{serial}" if item else serial, serial)] if serial else []
     if lot:
         links.append(trace_link("lot", f"{item}/{lot}", lot))
-    yield text([text(" in lot " if n else EMPTY, link) for n, link in enumerate(links)])
+    unusual = row["status"] if row["status"] not in (None, "unrestricted") else None
+    yield text(
+        [text(" in lot " if n else EMPTY, link) for n, link in enumerate(links)],
+        tag("span", " ", unusual, cls="phone") if unusual else None,
+    )
     yield row["status"]
     yield tag("span", quantity(row["quantity"]), cls="bad" if row["quantity"].startswith("-") and row["location"] else None)
     yield row["unit"]

@@ -84,7 +84,7 @@ class Branch:
         self._steps = tree.graph.steps(node, held, path)
         self.kids: list[Branch] = []
         self._open = False
-        with ui.element("div").classes("row"):
+        with ui.element("div").classes("line"):
             self._twist = ui.html("▸", sanitize=False, tag="button").classes("twist" if self._steps else "twist leaf")
             if self._steps:
                 self._twist.props('type=button aria-expanded=false aria-label="open"').on("click", self.toggle)
