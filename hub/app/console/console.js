@@ -13,7 +13,7 @@
   const ask = () => document.querySelector(".ask input") ?? document.querySelector(".bar input");
   const wait = setInterval(() => {
     const field = document.querySelector("[data-focus]");
-    if (!field && !document.querySelector("main")) return;
+    if (!field && !document.querySelector(".page")) return;
     clearInterval(wait);
     if (field && document.activeElement === document.body) { field.focus(); field.select(); }
   }, 30);

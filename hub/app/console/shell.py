@@ -53,7 +53,7 @@ def frame(live: Live, here: str, title: str, *, refresh: Callable[[State], None]
         sanitize=False,
     ).classes("alarm").props("id=gone role=alert")  # fmt: skip
     alarm = LivePiece()
-    with ui.element("main"):
+    with ui.element("div").classes("page"):
         yield
 
     def look() -> None:
