@@ -88,10 +88,10 @@ class _Page:
         self._shelf = Shelf()
         self._groups: dict[str, LivePiece] = {}
         with ui.element("div").classes("tools"):
-            field = ui.element("input").classes("field").props("type=search data-focus autocomplete=off spellcheck=false aria-label=Filter")
-            field._props["placeholder"] = "Filter by item, description, lot, serial, place or status"
-            field._props["value"] = wanted
-            field.on("input", self._filtered, js_handler="(event) => emit(event.target.value)", throttle=0.15)
+            # plain HTML, so that no update of the page sets the field's value again while somebody types
+            ui.html(_filter(wanted), sanitize=False).classes("filter").on(
+                "input", self._filtered, js_handler="(event) => emit(event.target.value)", throttle=0.15
+            )
             self._switch = {}
             with ui.element("div").classes("switch").props("role=group aria-label=Accounts"):
                 for label, all_ in (("Own stock", False), ("All accounts", True)):
@@ -142,8 +142,9 @@ class _Page:
                 self._groups = {item: LivePiece() for item in groups}
         for item, content in groups.items():
             self._groups[item].show(content)
-        self._more.set_visibility(len(rows) > len(shown))
-        self._more.set_content(f"Show {number(min(ROWS_STEP, len(rows) - len(shown)))} more of {number(len(rows))} rows")
+        left = len(rows) - len(shown)
+        self._more.set_visibility(left > 0)
+        self._more.set_content(f"Show {number(min(ROWS_STEP, left))} more of {number(len(rows))} rows" if left else "")
 
     def _summary(self, rows: list[Row]) -> Html:
         shelf = self._shelf
@@ -155,6 +156,13 @@ class _Page:
         items = len({row["item"] for row in rows})
         zero = " · all accounts together sum to zero in each unit, or the ledger is broken" if self._everything and not self._wanted else ""
         return tag("p", f"{number(len(rows))} balances of {number(items)} items, as of fact {number(shelf.position)}{zero}", cls="soft")
+
+
+def _filter(wanted: str) -> Html:
+    return tag(
+        "input", type="search", value=wanted, placeholder="Filter by item, description, lot, serial, place or status", aria_label="Filter",
+        autocomplete="off", spellcheck="false", data_focus=True, cls="field",
+    )  # fmt: skip
 
 
 def _matching(shelf: Shelf, wanted: str) -> Iterator[Row]:
