@@ -18,6 +18,7 @@ from tests.facts import fact, received, thing
 pytestmark = pytest.mark.browser
 TOKEN = "0123456789abcdef0123456789abcdef"
 HOSTILE = """<script>document.title='owned'</script>"'><img src=x onerror=alert(1)>{{7*7}}"""
+GTIN = "09521002000092"
 LOOKS = [(size, scheme) for size in ("wide", "phone") for scheme in ("light", "dark")]
 
 
@@ -66,6 +67,13 @@ def big(page: Page, name: str) -> str:
     return page.locator(f"[data-number={name}] .value").inner_text()
 
 
+def scan(page: Page, what: str) -> None:
+    """As a scanner types: where the cursor is already, over what was there, Enter at the end."""
+    expect(page.locator(".ask input")).to_be_focused()
+    page.keyboard.type(what)
+    page.keyboard.press("Enter")
+
+
 def looks(console: Console, browser: Browser, path: str, name: str) -> None:
     """Pictures at both sizes in both schemes; nothing is wider than the screen, and both schemes differ."""
     papers = {}
@@ -110,7 +118,7 @@ def test_overview_tells_the_truth_and_follows(console: Console, browser: Browser
 
         console.append([received("G3", "A", "L3", "7", 2)], follow=False)  # nobody follows: it must be seen that views wait
         until(lambda: big(page, "behind").replace("\n", "") != "0s", say=lambda: big(page, "behind"))
-        expect(page.locator("[data-number=behind]")).to_contain_text("waits for 1 facts")
+        expect(page.locator("[data-number=behind]")).to_contain_text("waits for 1 fact")
         expect(page.locator(".sheet", has_text="Newest facts").locator("tbody tr").first).to_contain_text("A/L3")
         until(lambda: "warn" in (page.locator("[data-number=behind]").get_attribute("class") or ""), 15)
         expect(page.locator(".verdict")).to_contain_text("hub doctor")
@@ -186,10 +194,10 @@ def test_trace_answers_with_what_it_could_not_follow(console: Console, browser: 
         )
     )
     facts += [received("GD1", "A", "TWIN", "1", 700), received("GD2", "B", "TWIN", "1", 701)]
+    facts.append(received("GS1", GTIN, "AB-7", "1", 702))
     console.append(facts)
     with console.page(browser, "/trace") as page:
-        page.keyboard.type("L0")  # as a scanner types: the cursor is there, Enter at the end
-        page.keyboard.press("Enter")
+        scan(page, "L0")
         expect(page.locator("h1")).to_contain_text("A/L0")
         expect(page).to_have_url(f"{console.base}/trace/L0")
         expect(page.locator("h1")).to_contain_text("Copper wire")
@@ -214,15 +222,17 @@ def test_trace_answers_with_what_it_could_not_follow(console: Console, browser: 
         forward.locator(".twist").first.click()
         forward.locator("a", has_text="A/L3").first.click()
         expect(page.locator("h1")).to_contain_text("A/L3")
-        page.keyboard.type("LX\n")  # the next scan replaces the last
+        scan(page, "LX")  # the next scan replaces the last
         expect(page.locator(".whole")).to_contain_text("NOT complete because")
         expect(page.locator("[data-code=unknown_parent]")).to_be_visible()
         expect(page.locator(".whole a")).to_have_text("Z/NOWHERE")
-        page.keyboard.type("TWIN\n")
+        scan(page, "TWIN")
         expect(page.locator("h1")).to_contain_text("TWIN names 2 things")
         page.locator(".page a", has_text="B/TWIN").click()
         expect(page.locator("h1")).to_contain_text("B/TWIN")
-        page.keyboard.type("nothing like it\n")
+        scan(page, f"(01){GTIN}(17)270101(10)AB-7")
+        expect(page.locator("h1")).to_contain_text(f"lot {GTIN}/AB-7")
+        scan(page, "nothing like it")
         expect(page.locator("h1")).to_contain_text("Nothing is known by the name nothing like it")
         expect(page.locator(".page")).to_contain_text("hub quarantine list")
     looks(console, browser, "/trace/L60", "trace")
@@ -256,7 +266,7 @@ def test_a_database_that_is_down_is_said_and_recovers(console: Console, browser:
     with console.page(browser) as page, console.page(browser, "/stock") as stock:
         expect(page.locator(".pulse")).to_contain_text("fact 1")
         with console.database_down():
-            expect(page.locator(".alarm:visible")).to_contain_text("The database has not answered for")
+            expect(page.locator(".alarm:visible")).to_contain_text("The database has not answered for", timeout=10_000)
             expect(page.locator(".alarm:visible")).to_contain_text("hub doctor")
             expect(stock.locator(".page .whole")).to_contain_text("Stock cannot be read")
             first = page.locator("#silent-s").inner_text()
@@ -265,7 +275,7 @@ def test_a_database_that_is_down_is_said_and_recovers(console: Console, browser:
             page.goto(f"{console.base}/trace/L1")  # a page asked for meanwhile says so too, and at once
             expect(page.locator(".answer .whole")).to_contain_text("cannot be read now")
             page.goto(console.base)
-            expect(page.locator(".alarm:visible")).to_be_visible()
+            expect(page.locator(".alarm:visible")).to_be_visible(timeout=10_000)
         expect(page.locator(".alarm:visible")).to_have_count(0)
         expect(page.locator(".pulse")).to_contain_text("fact 1")
         expect(stock.locator("table.stock")).to_contain_text("L1")

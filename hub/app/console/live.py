@@ -26,6 +26,7 @@ from projections.base import EXCEPTION_TABLE
 
 REFRESH_S = 1.0
 STALE_S = 4.0  # a snapshot older than this is not shown as if it were true
+FAILING_S = 2.0  # one failed try is no news: views are swapped by a promotion
 SLOW_S = 10.0  # how often what is beside the log (repetitions, the ledger) is read anew without a new fact
 STATEMENT_S = 5  # of one query of a snapshot
 LIST_MAX = 50  # rows of each list on the overview; the page says how many there are in all
@@ -114,7 +115,7 @@ class State:
     def silent_s(self, now: float) -> float:
         """Seconds without an answer of the database; 0 while it answers."""
         age = now - self.taken
-        return age if self.error or age > STALE_S else 0.0
+        return age if age > (FAILING_S if self.error else STALE_S) else 0.0
 
 
 class Live:

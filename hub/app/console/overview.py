@@ -9,7 +9,7 @@ from nicegui import ui
 from events.base import Recorded
 from hub.app.console.html import Html, command, name, table, tag, text, trace_link
 from hub.app.console.live import LIST_MAX, Live, Snapshot, State
-from hub.app.console.shell import LAG_BAD_S, LAG_TOLD_S, LAG_WARN_S, LivePiece, clock, first_look, frame, number, span
+from hub.app.console.shell import LAG_BAD_S, LAG_TOLD_S, LAG_WARN_S, LivePiece, clock, counted, first_look, frame, number, span
 from projections.genealogy import NODE_KINDS
 from projections.naming import named
 
@@ -71,7 +71,7 @@ def problems(shot: Snapshot) -> Iterator[Problem]:
     if shot.oldest_s >= LAG_WARN_S:
         late = max(shot.lags, key=lambda lag: lag.seconds)
         kind = "bad" if shot.oldest_s >= LAG_BAD_S else "warn"
-        yield kind, text(f"View {late.view} is {number(late.behind)} facts and {span(late.seconds)} behind: ", command("hub doctor"))
+        yield kind, text(f"View {late.view} is {counted(late.behind, 'fact')} and {span(late.seconds)} behind: ", command("hub doctor"))
     if missing := [lag.view for lag in shot.lags if lag.position is None]:
         yield "warn", text(f"Views not there yet: {', '.join(missing)}. ", command("hub serve"), " makes and follows them")
 
@@ -81,7 +81,9 @@ def _verdict(shot: Snapshot) -> Html:
     if shot.last is None:
         flow = "No fact yet. Send one: hub intake FILE, or start the demo."
     elif shot.per_minute:
-        flow = f"{number(shot.per_minute)} facts in the last minute, the last one {clock(shot.last, shot.at)}; {number(shot.head)} in all."
+        flow = (
+            f"{counted(shot.per_minute, 'fact')} in the last minute, the last one {clock(shot.last, shot.at)}; {number(shot.head)} in all."
+        )
     else:
         quiet = span((shot.at - shot.last).total_seconds() // 10 * 10)
         flow = f"No fact for {quiet}, the last one {clock(shot.last, shot.at)}; {number(shot.head)} in all."
@@ -103,7 +105,7 @@ def _big(shot: Snapshot) -> Iterator[Html]:
     value, unit = (span(lag) if lag >= LAG_TOLD_S else "0 s").split(" ")
     yield _one(
         "Behind", value, unit, "bad" if lag >= LAG_BAD_S else "warn" if lag >= LAG_WARN_S else "",
-        "every view has every fact" if late is None or lag < LAG_TOLD_S else f"view {late.view} waits for {number(late.behind)} facts",
+        "every view has every fact" if late is None or lag < LAG_TOLD_S else f"view {late.view} waits for {counted(late.behind, 'fact')}",
         command("hub doctor"),
     )  # fmt: skip
     yield _one(

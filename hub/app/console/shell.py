@@ -82,6 +82,11 @@ def number(value: float | Decimal) -> str:
     return f"{value:,}"
 
 
+def counted(count: int, what: str) -> str:
+    """So many of something."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def quantity(digits: str) -> str:
     """An exact decimal with separators."""
     return f"{Decimal(digits):,f}"

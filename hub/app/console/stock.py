@@ -17,10 +17,12 @@ from events.errors import Unavailable
 from hub.app import answers, queries
 from hub.app.console.html import EMPTY, Html, command, name, tag, text, trace_link
 from hub.app.console.live import Live, first_line
-from hub.app.console.shell import LivePiece, first_look, frame, number, quantity
+from hub.app.console.shell import LivePiece, counted, first_look, frame, number, quantity
 from hub.app.wiring import Hub
+from hub.log.follow import Cursor
 
 REFRESH_S = 2.0
+PATIENCE_S = 1.0
 ROWS_STEP = 1000  # rows a page shows at first, and how many more for each click
 COLUMNS = (("where", "w30"), ("lot or serial", "w30"), ("status", "w14"), ("quantity", "num w12"), ("unit", "w6"), ("last fact", "num w8"))
 
@@ -46,22 +48,28 @@ class Shelves:
         self._known: dict[bool, tuple[tuple[int, ...], Shelf]] = {}
 
     def read(self, everything: bool) -> Shelf:
-        """The balances now."""
-        with self._lock:
-            try:
-                with answers.reading(self._hub) as cursor:
-                    positions = queries.view_positions(cursor)
-                    if not {"stock", "references"} <= positions.keys():
-                        return Shelf(error="The view of stock is not there yet: `hub serve` makes and follows it.")
-                    of = (positions["stock"], positions["references"])
-                    known = self._known.get(everything)
-                    if known is None or known[0] != of:
-                        rows = tuple(queries.stock(cursor, everything=everything))
-                        known = of, Shelf(of[0], rows, queries.items(cursor))
-                        self._known[everything] = known
-                    return known[1]
-            except (Unavailable, psycopg.Error) as error:
-                return Shelf(error=f"Stock cannot be read: {first_line(error)}")
+        """The balances now. While another thread waits for the database this one does not wait for long."""
+        if not self._lock.acquire(timeout=PATIENCE_S):
+            return Shelf(error="Stock cannot be read: the database has not answered yet.")
+        try:
+            with answers.reading(self._hub) as cursor:
+                return self._read(cursor, everything)
+        except (Unavailable, psycopg.Error) as error:
+            return Shelf(error=f"Stock cannot be read: {first_line(error)}")
+        finally:
+            self._lock.release()
+
+    def _read(self, cursor: Cursor, everything: bool) -> Shelf:
+        positions = queries.view_positions(cursor)
+        if not {"stock", "references"} <= positions.keys():
+            return Shelf(error="The view of stock is not there yet: hub serve makes and follows it.")
+        of = (positions["stock"], positions["references"])
+        known = self._known.get(everything)
+        if known is None or known[0] != of:
+            rows = tuple(queries.stock(cursor, everything=everything))
+            known = of, Shelf(of[0], rows, queries.items(cursor))
+            self._known[everything] = known
+        return known[1]
 
 
 def add(live: Live, hub: Hub) -> None:
@@ -73,7 +81,7 @@ def add(live: Live, hub: Hub) -> None:
         await first_look(live)
         with frame(live, "/stock", "Stock"):
             page = _Page(shelves, accounts == "all", filter[:200])
-            await page.update()
+            await asyncio.wait({asyncio.ensure_future(page.update())}, timeout=PATIENCE_S)
             ui.timer(REFRESH_S, page.update)
 
 
@@ -155,7 +163,9 @@ class _Page:
             return tag("p", why, cls="nothing")
         items = len({row["item"] for row in rows})
         zero = " · all accounts together sum to zero in each unit, or the ledger is broken" if self._everything and not self._wanted else ""
-        return tag("p", f"{number(len(rows))} balances of {number(items)} items, as of fact {number(shelf.position)}{zero}", cls="soft")
+        return tag(
+            "p", f"{counted(len(rows), 'balance')} of {counted(items, 'item')}, as of fact {number(shelf.position)}{zero}", cls="soft"
+        )
 
 
 def _filter(wanted: str) -> Html:

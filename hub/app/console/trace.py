@@ -12,7 +12,7 @@ from nicegui import ui
 from events.errors import Unavailable
 from hub.app.console.html import Html, command, name, table, tag, text, trace_link, trace_url
 from hub.app.console.live import Live, first_line
-from hub.app.console.shell import first_look, frame, number, quantity
+from hub.app.console.shell import counted, first_look, frame, number, quantity
 from hub.app.console.tree import Tree
 from hub.app.console.where import PLACES, Answer, Place, ask
 from hub.app.wiring import Hub
@@ -106,7 +106,7 @@ def _show(answer: Answer | str, words: str) -> None:
         with ui.element("div").classes("two"):
             for title, edges, forward in (("Came from", answer.backward, False), ("Went into", answer.forward, True)):
                 with ui.element("section").classes("sheet"):
-                    ui.html(tag("h2", title, tag("span", f"{number(len(edges))} links", cls="soft"), cls="title"), sanitize=False)
+                    ui.html(tag("h2", title, tag("span", counted(len(edges), "link"), cls="soft"), cls="title"), sanitize=False)
                     if edges:
                         Tree(edges, answer.root, answer.items, forward=forward)
                     else:
@@ -175,6 +175,7 @@ def _head(answer: Answer, root: tuple[str, str]) -> Html:
         tag(
             "h1",
             tag("span", root[0].replace("_", " "), cls="kind"),
+            " ",
             name(root[1]),
             tag("span", f" {description}", cls="soft") if description else None,
         ),
@@ -208,14 +209,16 @@ def _whole(answer: Answer) -> Html:
 def _counts(answer: Answer) -> Html:
     counts = Counter(kind for kind, _ in answer.nodes)
     words = [(counts[kind], kind.replace("_", " ")) for kind in NODE_KINDS if counts[kind]]
-    return tag("div", [tag("span", tag("b", number(n)), f"{what}{'s' if n != 1 else ''}") for n, what in words], cls="counts")
+    return tag("div", [tag("span", tag("b", number(n)), counted(n, what).partition(" ")[2]) for n, what in words], cls="counts")
 
 
 def _now(answer: Answer) -> Html:
     title = tag("h2", "Where it is now", tag("span", "it and everything it went into", cls="soft"))
     body = _places(answer, answer.now) if answer.now else tag("p", "No stock account holds any of it.", cls="nothing")
     origins = tag(
-        "details", tag("summary", f"Where what it came from is now ({number(len(answer.origins))} places)"), _places(answer, answer.origins)
+        "details",
+        tag("summary", f"Where what it came from is now ({counted(len(answer.origins), 'place')})"),
+        _places(answer, answer.origins),
     )
     return tag("section", title, body, origins if answer.origins else None, cls="sheet")
 

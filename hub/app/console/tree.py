@@ -18,6 +18,7 @@ from hub.app.console.shell import quantity
 Node = tuple[str, str]
 OPEN_AT_FIRST = 60  # rows
 OPEN_MORE = 500  # rows that one click on "open all" adds
+INDENTED_MAX = 5  # levels; below them only where a tree branches
 KIDS_STEP = 100  # children shown at once
 
 
@@ -89,7 +90,8 @@ class Branch:
             if self._steps:
                 self._twist.props('type=button aria-expanded=false aria-label="open"').on("click", self.toggle)
             ui.html(label, sanitize=False).classes("what")
-        self._below = ui.element("div").classes("kids")
+        alone = len(self._steps) == 1 and len(path) >= INDENTED_MAX  # a long chain is read downwards, it need not run off the screen
+        self._below = ui.element("div").classes("kids alone" if alone else "kids")
         self._below.set_visibility(False)
 
     @property
