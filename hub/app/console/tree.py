@@ -80,7 +80,7 @@ def _step(node: Node, kind: str, edges: list[dict[str, Any]], held: bool) -> Ste
 class Branch:
     """A node in the tree on a page, and below it what it was opened to."""
 
-    def __init__(self, tree: "Tree", node: Node, held: bool, path: tuple[Node, ...], label: Html) -> None:
+    def __init__(self, tree: "Tree", node: Node, held: bool, path: tuple[Node, ...], label: Html, *, sole: bool = False) -> None:
         self._tree, self.node, self._path = tree, node, (*path, node)
         self._steps = tree.graph.steps(node, held, path)
         self.kids: list[Branch] = []
@@ -90,7 +90,9 @@ class Branch:
             if self._steps:
                 self._twist.props('type=button aria-expanded=false aria-label="open"').on("click", self.toggle)
             ui.html(label, sanitize=False).classes("what")
-        alone = len(self._steps) == 1 and len(path) >= INDENTED_MAX  # a long chain is read downwards, it need not run off the screen
+        alone = (
+            sole and len(self._steps) == 1 and len(path) >= INDENTED_MAX
+        )  # a long chain is read downwards, it need not run off the screen
         self._below = ui.element("div").classes("kids alone" if alone else "kids")
         self._below.set_visibility(False)
 
@@ -121,7 +123,8 @@ class Branch:
         with self._below:
             for step in self._steps[len(self.kids) : len(self.kids) + KIDS_STEP]:
                 with ui.element("div"):
-                    self.kids.append(Branch(self._tree, step.node, step.held, self._path, self._tree.label(step)))
+                    label = self._tree.label(step)
+                    self.kids.append(Branch(self._tree, step.node, step.held, self._path, label, sole=len(self._steps) == 1))
             left = len(self._steps) - len(self.kids)
             if left:
                 more = ui.html(f"{left} more …", sanitize=False, tag="button").classes("plain")
