@@ -1,0 +1,36 @@
+"""Units: the UN/ECE Recommendation 20 codes, and X12's own codes (data element 355) as Rec 20.
+
+An X12 code is never taken as the Rec 20 code that looks the same: ST is a set in X12 and a sheet in Rec 20. What the table does not have is
+unknown until configuration names it for its partner.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+
+
+@cache
+def rec20() -> frozenset[str]:
+    """All codes of Recommendation 20, revision 17; `rec20.json` carries its notice."""
+    lines: list[str] = json.loads(files("adapters.formats").joinpath("rec20.json").read_text("utf-8"))["codes"]
+    return frozenset(code for line in lines for code in line.split())
+
+
+def from_x12(code: str, own: Mapping[str, str]) -> str | None:
+    """The Rec 20 code of an X12 unit: what configuration says for the partner, else the table, else None."""
+    return own.get(code) or own.get(code.upper()) or X12.get(code.upper())
+
+
+# Packages keep the codes that Rec 20 had for them before they moved to Recommendation 21: they are in the list and say which package is counted.
+X12 = {
+    "01": "LBR", "50": "KGM", "AY": "C62", "BA": "BL", "BC": "BJ", "BD": "BE", "BF": "BFT", "BG": "BG", "BO": "BO", "BR": "BLL", "BX": "BX",
+    "CA": "CS", "CC": "CMQ", "CF": "FTQ", "CH": "CH", "CI": "INQ", "CL": "CY", "CM": "CMT", "CN": "CA", "CO": "MTQ", "CP": "CR", "CR": "MTQ",
+    "CT": "CT", "CW": "CWA", "CY": "YDQ", "DA": "DAY", "DR": "DR", "DZ": "DZN", "EA": "EA", "FO": "OZA", "FT": "FOT", "GA": "GLL", "GI": "GLI",
+    "GR": "GRM", "GS": "GRO", "HC": "CEN", "HR": "HUR", "HU": "CEN", "IN": "INH", "JR": "JR", "KE": "KG", "KG": "KGM", "KT": "KT", "LB": "LBR",
+    "LF": "LF", "LO": "LO", "LT": "LTR", "MC": "MC", "ME": "MGM", "MJ": "MIN", "ML": "MLT", "MM": "MMT", "MO": "MON", "MP": "TNE", "MR": "MTR",
+    "OZ": "ONZ", "PA": "PL", "PC": "H87", "PD": "PD", "PF": "PF", "PH": "PA", "PK": "PK", "PL": "PF", "PN": "LBR", "PR": "PR", "PT": "PT",
+    "QT": "QT", "RA": "RA", "RE": "RL", "RL": "RO", "RM": "RM", "SC": "CMK", "SF": "FTK", "SH": "ST", "SI": "INK", "SM": "MTK", "SO": "SO",
+    "ST": "SET", "SY": "YDK", "TB": "TU", "TH": "MIL", "TN": "STN", "TY": "PU", "UN": "C62", "VI": "VI", "YD": "YRD", "YR": "ANN",
+}  # fmt: skip
+"""ASC X12 data element 355 to Rec 20."""

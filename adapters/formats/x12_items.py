@@ -1,0 +1,342 @@
+"""The lines of an 856: what an item level says is coming, in which lots, serials and packs. Pure; what cannot be told says why and where.
+
+One line may name several lots, serials or packs. Where the notice says how much is in each, each is an `Item` with its quantity; where it does
+not, the whole quantity is one `Item` and each lot, serial or pack follows without a quantity: nothing is invented and nothing is counted twice.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from itertools import pairwise, takewhile
+
+from adapters.formats.x12 import Segment
+from adapters.formats.x12_856 import Broken, Level
+from adapters.formats.x12_values import decimal_text
+from events.vocabulary import gtin14, sscc18
+
+_GTIN = ("UK", "UP", "EN", "UI", "UA", "UD", "UE", "UN", "U2", "EO")
+_BUYER = ("BP", "IN", "PI", "CB", "SK", "IT")
+_VENDOR = ("VP", "VN", "VA", "VC", "VS", "MG", "MF", "MN", "PN")
+# Qualifiers (element 235) that say something of the item but do not name it: lots, serials, orders, changes, colours, sizes, countries.
+_NOT_A_NAME = frozenset({"LT", "B8", "SN", "PO", "PL", "EC", "DR", "DV", "RC", "CH", "CL", "SZ", "BO", "IZ", "HD", "RN", "CN", "XX"})
+_LOT_REFERENCES = frozenset({"LT", "BT", "LS"})  # element 128: lot, batch, bar-coded label
+_TEXT_MAX = 4000
+_COUNTED_ONE_BY_ONE = frozenset({"EA", "C62", "H87", "SET", "KT"})
+
+Unit = Callable[[str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One fact's worth of a line. `units` are the handling units it is in, outermost first."""
+
+    lot: str = ""
+    serial: str = ""
+    units: tuple[str, ...] = ()
+    quantity: Decimal | None = None
+    unit: str = ""
+
+
+@dataclass(slots=True)
+class ItemLine:
+    """What one LIN of an item level says."""
+
+    item: str
+    numbers: dict[str, str]
+    number: str  # LIN01, or the order's line where LIN names it (PL)
+    purchase_order: str
+    release: str
+    references: dict[str, str]
+    items: list[Item] = field(default_factory=list)
+
+
+def is_line(level: Level) -> bool:
+    """Whether a level is a line: an item level, or a pack or kit level that itself carries item and quantity where no item level does."""
+    if level.code == "I":
+        return True
+    if level.code in ("S", "O") or not (level.all("LIN") and level.all("SN1")):
+        return False
+    return not any(above.code == "I" for above in level.above()) and not _item_below(level)
+
+
+def handling_unit(mark: str) -> str:
+    """A mark as SSCC-18 where its check digit is right, else as written."""
+    return sscc18(mark.replace("(00)", "00", 1).replace(" ", "")) or mark
+
+
+def units_above(level: Level) -> tuple[str, ...]:
+    """The handling units that a level stands in, outermost first."""
+    return tuple(reversed([unit for above in level.above() if (unit := _main_unit(above))]))
+
+
+def read(level: Level, unit_of: Unit) -> list[ItemLine]:
+    """The lines of a level, one for each LIN. Raises `Broken` where one cannot be told."""
+    starts = [n for n, s in enumerate(level.segments) if s.tag == "LIN"]
+    if not starts:
+        raise Broken("the item has no LIN, so nothing says what it is", level.hl.place)
+    bounds = [0, *starts[1:], len(level.segments)]
+    packs = list(_packs(level)) if len(starts) == 1 else []
+    return [_line(level, level.segments[a:b], packs, unit_of) for a, b in pairwise(bounds)]
+
+
+def _line(level: Level, segments: Sequence[Segment], packs: Sequence[Level], unit_of: Unit) -> ItemLine:
+    lin = next(s for s in segments if s.tag == "LIN")
+    numbers = _pairs(lin, 2)
+    item = _name(numbers)
+    if not item:
+        raise Broken("LIN names no item: a number with its qualifier (such as UP, BP, VP) is missing", lin.place)
+    order = next((p for p in level.all("PRF") if p[1]), None)
+    own_line = order[5] if order is not None else ""
+    if order is None:
+        order = next((p for above in level.above() for p in above.all("PRF") if p[1]), None)
+    total, unit = _quantity(segments, level.hl, unit_of, needed=not any(p.all("SN1") for p in packs))
+    line = ItemLine(
+        item=item,
+        numbers=numbers,
+        number=numbers.get("PL") or own_line or lin[1],
+        purchase_order=order[1] if order is not None else numbers.get("PO", ""),
+        release=order[2] if order is not None else "",
+        references=_references(segments),
+    )
+    line.items = _settled(list(_items(level, segments, packs, numbers, total, unit, unit_of)), total, unit)
+    return line
+
+
+def _items(
+    level: Level,
+    segments: Sequence[Segment],
+    packs: Sequence[Level],
+    numbers: dict[str, str],
+    total: Decimal | None,
+    unit: str,
+    unit_of: Unit,
+) -> Iterator[Item]:
+    """What is told apart: by packs below, by sublines or loads, by serials, by lots, by the marks on the item itself."""
+    loads, others = _loads(segments)
+    outer = units_above(level)
+    lots = list(dict.fromkeys([*_of(numbers, "LT", "B8"), *(s[2] or s[3] for s in others if s.tag == "REF" and s[1] in _LOT_REFERENCES)]))
+    lots = [lot for lot in lots if lot]
+    serials = list(dict.fromkeys([*_of(numbers, "SN"), *(s[2] for s in others if s.tag == "REF" and s[1] == "SE" and s[2])]))
+    lot = lots[0] if len(lots) == 1 else ""
+    marks = [handling_unit(mark) for mark in level.marks()] if level.code == "I" else [m for m in [_main_unit(level)] if m]
+    inner = (*outer, marks[0]) if len(marks) == 1 else outer
+    found: list[Item] = []
+    for pack in packs:
+        found += _in_pack(pack, level, inner, lot, unit, unit_of)
+    found += _sublines(segments, lot, inner, unit_of) if not found else []
+    found += [replace(i, units=(*inner, *i.units), lot=i.lot or lot, unit=unit) for i in loads] if not found else []
+    found += _serials(serials, lot, inner, total, unit) if not found else []
+    named = {i.lot for i in found}
+    if len(lots) > 1:
+        found += [Item(lot=one, units=inner, unit=unit) for one in lots if one not in named]
+    if len(marks) > 1:
+        found += [Item(lot=lot, units=(*outer, mark), unit=unit) for mark in marks]
+    yield from found or [Item(lot=lot, units=inner, unit=unit)]
+
+
+def _settled(items: list[Item], total: Decimal | None, unit: str) -> list[Item]:
+    """The items with their quantities where these are all known and make up the total, else the total and the items without quantities."""
+    known = [i.quantity for i in items if i.quantity is not None]
+    complete = len(known) == len(items) and (total is None or (sum(known) == total and all(i.unit == unit for i in items)))
+    if complete:
+        return items
+    if len(items) == 1:
+        return [replace(items[0], quantity=total, unit=unit)]
+    bare = [replace(i, quantity=None) for i in items]
+    if total is None:  # packs that say how much, but not all of them
+        return items
+    lots = {i.lot for i in items}
+    whole_of = Item(lots.pop() if len(lots) == 1 else "", "", _shared([i.units for i in items]), total, unit)
+    return [whole_of, *bare]
+
+
+def _in_pack(pack: Level, item: Level, outer: tuple[str, ...], lot: str, unit: str, unit_of: Unit) -> list[Item]:
+    """What of an item is in one pack that stands below it."""
+    inside = [above for above in pack.above() if above.depth > item.depth]
+    units = (*outer, *(u for level in (*reversed(inside), pack) if (u := _main_unit(level))))
+    levels = (pack, *inside)
+    lots = list(dict.fromkeys(s[2] for level in levels for s in level.all("REF") if s[1] in _LOT_REFERENCES and s[2]))
+    serials = list(dict.fromkeys(s[2] for s in pack.all("REF") if s[1] == "SE" and s[2]))
+    quantity: Decimal | None = None
+    if pack.all("SN1"):
+        quantity, unit = _quantity(pack.segments, pack.hl, unit_of, needed=True)
+    elif unit and (counts := pack.all("PO4")):  # how many are in it; believed only where all packs add up to the line
+        quantity = _or_none(counts[0][1])
+    if len(lots) <= 1 and len(serials) <= 1:
+        return [Item(lot=lots[0] if lots else lot, serial=serials[0] if serials else "", units=units, quantity=quantity, unit=unit)]
+    if serials:
+        return _serials(serials, lots[0] if len(lots) == 1 else lot, units, quantity, unit)
+    return [Item(lot=one, units=units, unit=unit) for one in lots]
+
+
+def _sublines(segments: Sequence[Segment], lot: str, units: tuple[str, ...], unit_of: Unit) -> list[Item]:
+    """SLN segments that name lots or serials, with their quantities; those that list components are not lots of this item."""
+    found = []
+    for s in segments:
+        if s.tag == "SLN":
+            numbers = _pairs(s, 9)
+            own, serial = next(iter(_of(numbers, "LT", "B8")), ""), next(iter(_of(numbers, "SN")), "")
+            if own or serial:
+                unit = unit_of(s[5]) if s[5] else None
+                found.append(Item(own or lot, serial, units, _or_none(s[4]) if unit else None, unit or ""))
+    return found
+
+
+def _loads(segments: Sequence[Segment]) -> tuple[list[Item], list[Segment]]:
+    """The loads (CLD) that name their labels or lots, and the segments outside of loads. A label is the handling unit of its load."""
+    found: list[Item] = []
+    others: list[Segment] = []
+    load: Segment | None = None
+    labels: list[tuple[str, str]] = []
+
+    def close() -> None:
+        if load is not None and labels:
+            count, each = _or_none(load[1]), _or_none(load[2])
+            for code, value in labels:
+                if code == "LS":
+                    found.append(Item(units=(handling_unit(value),), quantity=each if count == len(labels) else None))
+                else:
+                    alone = len(labels) == 1 and count is not None and each is not None
+                    found.append(Item(lot=value, quantity=count * each if alone and count and each else None))
+
+    for s in segments:
+        if s.tag == "CLD":
+            close()
+            load, labels = s, []
+        elif load is not None and s.tag == "REF" and s[2]:
+            if s[1] in _LOT_REFERENCES:
+                labels.append((s[1], s[2]))
+        else:
+            if s.tag != "REF":
+                close()
+                load, labels = None, []
+            others.append(s)
+    close()
+    return found, others
+
+
+def _serials(serials: Sequence[str], lot: str, units: tuple[str, ...], total: Decimal | None, unit: str) -> list[Item]:
+    """One each where the unit is counted one by one, and what is left over without a serial."""
+    if not serials:
+        return []
+    if total is not None and unit in _COUNTED_ONE_BY_ONE and total >= len(serials):
+        found = [Item(lot, serial, units, Decimal(1), unit) for serial in serials]
+        rest = total - len(serials)
+        return [*found, Item(lot, "", units, rest, unit)] if rest else found
+    return [Item(lot, serial, units, None, unit) for serial in serials]
+
+
+def _quantity(segments: Sequence[Segment], hl: Segment, unit_of: Unit, *, needed: bool) -> tuple[Decimal | None, str]:
+    found = [s for s in segments if s.tag == "SN1"]
+    if not found:
+        if needed:
+            raise Broken("the item has no SN1, so nothing says how much is coming", hl.place)
+        return None, ""
+    s = found[0]
+    if len(found) > 1:
+        raise Broken("SN1 stands twice for one item: which quantity is meant?", found[1].place)
+    try:
+        value = Decimal(decimal_text(s[2]))
+    except ValueError as error:
+        raise Broken(f"SN102: {error}", s.place) from None
+    if value < 0:
+        raise Broken(f"SN102 is {s[2]}: a shipped quantity cannot be negative", s.place)
+    if not s[3]:
+        raise Broken("SN103 is empty: the quantity has no unit", s.place)
+    unit = unit_of(s[3])
+    if unit is None:
+        raise Broken(
+            f"the unit {s[3][:20]!r} (SN103) is not known: name its UN/ECE Rec 20 code for this partner in the configuration", s.place
+        )
+    return value, unit
+
+
+def _or_none(text: str) -> Decimal | None:
+    try:
+        value = Decimal(decimal_text(text))
+    except ValueError:
+        return None
+    return value if value >= 0 else None
+
+
+def _pairs(s: Segment, first: int) -> dict[str, str]:
+    """Qualifier and value of each pair; a qualifier that comes again gets `#2`, `#3`, …"""
+    found: dict[str, str] = {}
+    times: dict[str, int] = {}
+    for n in range(first, len(s.elements) - 1, 2):
+        qualifier, value = s[n], s[n + 1]
+        if qualifier and value:
+            times[qualifier] = times.get(qualifier, 0) + 1
+            found[qualifier if times[qualifier] == 1 else f"{qualifier}#{times[qualifier]}"] = value
+    return found
+
+
+def _of(numbers: dict[str, str], *qualifiers: str) -> list[str]:
+    return [value for qualifier, value in numbers.items() if qualifier.partition("#")[0] in qualifiers]
+
+
+def _name(numbers: dict[str, str]) -> str:
+    """The item: its GTIN-14, else the buyer's number, the vendor's, any."""
+    for qualifier in _GTIN:
+        for value in _of(numbers, qualifier):
+            if found := gtin14(value):
+                return found
+    for qualifier in (*_BUYER, *_VENDOR):
+        if qualifier in numbers:
+            return numbers[qualifier]
+    return next((value for qualifier, value in numbers.items() if qualifier.partition("#")[0] not in _NOT_A_NAME), "")
+
+
+def _references(segments: Sequence[Segment]) -> dict[str, str]:
+    """What else the item says: references by qualifier, dates by theirs, descriptions."""
+    found: dict[str, list[str]] = {}
+    for s in segments:
+        if s.tag == "REF" and s[1] and s[1] not in _LOT_REFERENCES and s[1] != "SE" and (s[2] or s[3]):
+            found.setdefault(s[1], []).append(s[2] or s[3])
+        elif s.tag == "DTM" and s[1] and s[2]:
+            found.setdefault(f"DTM {s[1]}", []).append(f"{s[2]} {s[3]} {s[4]}".strip())
+        elif s.tag == "PID" and s[5]:
+            found.setdefault("description", []).append(s[5])
+    return joined(found)
+
+
+def joined(found: dict[str, list[str]]) -> dict[str, str]:
+    """Several values of a name as one text, cut where the vocabulary's texts end; the delivery has the rest."""
+    return {name: text if len(text := ", ".join(values)) <= _TEXT_MAX else text[: _TEXT_MAX - 1] + "…" for name, values in found.items()}
+
+
+def _main_unit(level: Level) -> str:
+    """The handling unit that a level is: its SSCC if it has one, else its first mark."""
+    try:
+        units = [handling_unit(mark) for mark in level.marks()]
+    except Broken:  # told on its own line
+        return ""
+    return next((u for u in units if sscc18(u)), units[0] if units else "")
+
+
+def _packs(level: Level) -> Iterator[Level]:
+    """The innermost packs below an item, not those of an item below it."""
+    waiting = list(reversed(level.children))
+    while waiting:
+        one = waiting.pop()
+        if one.code != "I":
+            inner = [child for child in one.children if child.code != "I"]
+            if inner:
+                waiting += reversed(inner)
+            else:
+                yield one
+
+
+def _item_below(level: Level) -> bool:
+    waiting = list(level.children)
+    while waiting:
+        one = waiting.pop()
+        if one.code == "I":
+            return True
+        waiting += one.children
+    return False
+
+
+def _shared(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The outer units that all of them are in."""
+    return tuple(units[0] for units in takewhile(lambda units: len(set(units)) == 1, zip(*paths, strict=False)))
