@@ -30,7 +30,7 @@ _XMLNS = r"""\sxmlns{}\s*=\s*["']([^"']{{1,300}})["']"""
 _VERSION = re.compile(r"""\sschemaVersion\s*=\s*["'](\d{1,2}(?:\.\d{1,2})?)["']""")
 _IDOC = re.compile(rf"\s*<IDOC[\s>].{{0,400}}?<IDOCTYP>({_NAME})", re.DOTALL)
 _EDIFACT = re.compile(r"(?:UNA.{6}\s*)?(UNB|UNH|UNG)([^A-Za-z0-9\s])", re.DOTALL)
-_JSON = re.compile(r"[\[{]\s*[\[{\]}\"\-0-9tfn]")
+_JSON = re.compile(r"\{\s*[\"}]|\[\s*[\[{\]\"\-0-9tfn]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _edifact(text: str) -> _Found | None:
     if match is None:
         return None
     separator = re.escape(match[2])
-    message = re.search(rf"UNH{separator}[^{separator}]{{0,40}}{separator}([A-Z]{{3,6}})(?![A-Za-z0-9])", text)
+    message = re.search(rf"UNH{separator}[^{separator}'\r\n]{{0,40}}{separator}([A-Z]{{3,6}})(?![A-Za-z0-9])", text)
     if message is None:
         return _Found("edifact", "an EDIFACT interchange")
     return _Found(f"edifact-{message[1]}", f"EDIFACT {message[1]}")

@@ -18,9 +18,11 @@ _TAG = re.compile(r"[A-Z][A-Z0-9]{1,2}")
 _BLANK = " \t\r\n\x1a\x00\ufeff"
 _BREAKS = str.maketrans({"\r": None, "\n": None, "\t": " "})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_NEXT_ISA = re.compile(r"ISA[^A-Za-z0-9\s]")
-_START = re.compile(rb"(?:\xef\xbb\xbf)?[\s\x00\x1a]*(?:ISA[^A-Za-z0-9\s]|GS([^A-Za-z0-9\s])[A-Z]{2}\1|ST([^A-Za-z0-9\s])\d{3}\2)")
-_FRAGMENT = re.compile(r"(?:GS([^A-Za-z0-9\s]).*?)?ST([^A-Za-z0-9\s])(\d{3})\2", re.DOTALL)
+_NEXT_ISA = re.compile(r"ISA[^A-Za-z0-9 \t\r\n]")
+_START = re.compile(
+    rb"(?:\xef\xbb\xbf)?[\s\x00\x1a]*(?:ISA[^A-Za-z0-9 \t\r\n]|GS([^A-Za-z0-9 \t\r\n])[A-Z]{2}\1|ST([^A-Za-z0-9 \t\r\n])\d{3}\2)"
+)
+_FRAGMENT = re.compile(r"(?:GS([^A-Za-z0-9 \t\r\n]).*?)?ST([^A-Za-z0-9 \t\r\n])(\d{3})\2", re.DOTALL)
 _EBCDIC = "ISA".encode("cp500")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -296,6 +298,9 @@ class _Reader:
             self._end_set(None)
         self._st = s
         self._set = TransactionSet(s[1], s[2], self._sender(), self._component)
+        if len(self._sets) > SETS_MAX:
+            self.position = len(self.text)
+            return self._blame_all(Fault(f"the interchange has more than {SETS_MAX} transaction sets: send it in parts", s.place))
         self._sets.append(self._set)
         if not self._in_group:
             self._set.blame(Fault("the transaction set stands outside a functional group (GS)", s.place))
@@ -303,6 +308,7 @@ class _Reader:
             self._set.blame(Fault(f"ST01 is {s[1][:20]!r}, which is no transaction set's code", s.place))
         if not 0 < len(s[2]) <= 9:
             self._set.blame(Fault("ST02 must be a control number of 1 to 9 characters", s.place))
+        return None
 
     def _end_set(self, s: Segment | None) -> None:
         one, self._set = self._set, None

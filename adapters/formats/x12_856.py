@@ -37,6 +37,7 @@ class Level:
     segments: list[Segment] = field(default_factory=list)
     children: list["Level"] = field(default_factory=list)
     _by_tag: dict[str, list[Segment]] = field(default_factory=dict)
+    unit: str | None = None  # the handling unit it is, once `x12_items` has worked it out
     _marks: list[str] | None = None
 
     @property

@@ -272,6 +272,8 @@ def _pairs(s: Segment, first: int) -> dict[str, str]:
 
 
 def _of(numbers: dict[str, str], *qualifiers: str) -> list[str]:
+    if not any(qualifier in numbers for qualifier in qualifiers):
+        return []
     return [value for qualifier, value in numbers.items() if qualifier.partition("#")[0] in qualifiers]
 
 
@@ -306,12 +308,14 @@ def joined(found: dict[str, list[str]]) -> dict[str, str]:
 
 
 def _main_unit(level: Level) -> str:
-    """The handling unit that a level is: its SSCC if it has one, else its first mark."""
-    try:
-        units = [handling_unit(mark) for mark in level.marks()]
-    except Broken:  # told on its own line
-        return ""
-    return next((u for u in units if sscc18(u)), units[0] if units else "")
+    """The handling unit that a level is: its SSCC if it has one, else its first mark. A shipment or an order is none."""
+    if level.unit is None:
+        try:
+            units = [handling_unit(mark) for mark in level.marks()] if level.code not in ("S", "O") else []
+        except Broken:  # told on its own line
+            units = []
+        level.unit = next((u for u in units if sscc18(u)), units[0] if units else "")
+    return level.unit
 
 
 def _packs(level: Level) -> Iterator[Level]:
