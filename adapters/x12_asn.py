@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 
-from adapters.formats import units, x12, x12_856, x12_items
+from adapters.formats import units, x12, x12_856, x12_items, x12_names, x12_text
 from adapters.formats.x12 import Fault, Segment, TransactionSet
 from adapters.formats.x12_856 import Broken, Level, Notice
 from adapters.formats.x12_values import local_time, zone_of
@@ -38,7 +38,7 @@ class X12ShipNotice:
 
     def recognises(self, body: bytes) -> bool:
         """Anything that begins as X12 does, after a byte order mark or blanks."""
-        return x12.looks_like(body)
+        return x12_text.looks_like(body)
 
     def read(self, body: bytes, context: Context) -> Sequence[Part]:
         """A part for each transaction set, numbered through the file."""
@@ -139,7 +139,7 @@ class _Maker:
                 "ship_from": _party(said, "SF", "SU", "VN", "SE"),
                 "ship_to": _party(said, "ST", "BY"),
                 "purchase_orders": list(dict.fromkeys(orders)),
-                "references": x12_items.joined(references),
+                "references": x12_names.joined(references),
             }
         )
 
@@ -157,7 +157,7 @@ class _Maker:
         if level.code in ("S", "O", "I"):
             return
         above = x12_items.units_above(level)
-        for unit in dict.fromkeys(x12_items.handling_unit(mark) for mark in level.marks()):
+        for unit in dict.fromkeys(x12_names.handling_unit(mark) for mark in level.marks()):
             parent = above[-1] if above else None
             yield AsnHandlingUnitReceived.of(
                 {"asn": self.notice.number, "partner": self.partner, "handling_unit": unit, "parent": parent if parent != unit else None}

@@ -4,27 +4,19 @@ Real files bring BOMs, unpadded ISA segments, any separator, line breaks inside 
 A wrong count or control number, a missing trailer or a stray segment is a fault, and a fault holds the transaction sets it is about.
 """
 
-import codecs
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from adapters.formats.x12_text import FRAGMENT, ISA_CHARS_MAX, NEXT_ISA, decode, separators
+
 SEGMENTS_MAX = 3_000_000  # of one file: 64 MiB of the shortest segments that ship notices are made of
 SETS_MAX = 50_000  # of one file
 ELEMENT_CHARS_MAX = 4_000
-ISA_CHARS_MAX = 400  # a padded ISA has 106; wrapped and indented ones in real files stay under 250
-_ISA_ELEMENTS = 16
 _TAG = re.compile(r"[A-Z][A-Z0-9]{1,2}")
 _BLANK = " \t\r\n\x1a\x00\ufeff"
 _BREAKS = str.maketrans({"\r": None, "\n": None, "\t": " "})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_NEXT_ISA = re.compile(r"ISA[^A-Za-z0-9 \t\r\n]")
-_START = re.compile(
-    rb"(?:\xef\xbb\xbf)?[\s\x00\x1a]*(?:ISA[^A-Za-z0-9 \t\r\n]|GS([^A-Za-z0-9 \t\r\n])[A-Z]{2}\1|ST([^A-Za-z0-9 \t\r\n])\d{3}\2)"
-)
-_FRAGMENT = re.compile(r"(?:GS([^A-Za-z0-9 \t\r\n]).*?)?ST([^A-Za-z0-9 \t\r\n])(\d{3})\2", re.DOTALL)
-_EBCDIC = "ISA".encode("cp500")
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +63,9 @@ class TransactionSet:
         self.fault = self.fault or fault
 
 
-def looks_like(body: bytes) -> bool:
-    """Whether a body starts as an interchange does, or as a group or a transaction set that lost its interchange."""
-    head = body[:400]
-    return _START.match(_decode(head).encode() if head.startswith((*_UTF16, _EBCDIC)) else head) is not None
-
-
 def parse(body: bytes) -> Sequence[TransactionSet]:
     """All transaction sets of a file, in order. An interchange in which no set can be told gives one with code "" and its fault."""
-    text = _decode(body)
+    text = decode(body)
     found: list[TransactionSet] = []
     position, line, segments = 0, 1, 0
     while True:
@@ -111,17 +97,6 @@ def canonical(one: TransactionSet) -> Iterator[list[str]]:
         yield elements
 
 
-def _decode(body: bytes) -> str:
-    if body.startswith(_UTF16):
-        return body.decode("utf-16", "replace")
-    if body.startswith(_EBCDIC):
-        return body.decode("cp500").replace("\x85", "\n")
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return body.decode("latin-1").removeprefix("\xef\xbb\xbf")
-
-
 class _Reader:
     """Reads one interchange from a position; afterwards `position` and `line` are where the text goes on."""
 
@@ -149,17 +124,18 @@ class _Reader:
             one.blame(self._fault)
         if self._sets:
             return self._sets
-        if (fragment := _FRAGMENT.match(self._head)) is not None:
+        if (fragment := FRAGMENT.match(self._head)) is not None:
             reason = "it stands outside an interchange (ISA to IEA), so its sender is not known: send the whole interchange"
             return [TransactionSet(fragment[3], "", "", fault=Fault(reason, self._fault.place if self._fault else ""))]
         fault = self._fault or Fault("the interchange holds no transaction set", self._isa.place)
         return [TransactionSet("", "", self._sender(), fault=fault)]
 
     def _read(self) -> None:
-        if not _NEXT_ISA.match(self.text, self.position):
+        if not NEXT_ISA.match(self.text, self.position):
             return self._lost(f"expected an ISA segment, found {self.text[self.position : self.position + 20]!r}")
-        if not self._find_separators():
+        if (told := separators(self.text, self.position)) is None:
             return self._lost("the ISA segment is broken: its 16 elements and its terminator cannot be told")
+        self._separator, self._terminator, self._component = told
         for segment in self._segments():
             if self._take(segment):
                 return None
@@ -172,33 +148,10 @@ class _Reader:
         self._fault = Fault(reason, f"line {self.line}")
         self._head = self.text[self.position : self.position + ISA_CHARS_MAX]
         self.number = 1
-        match = _NEXT_ISA.search(self.text, self.position + 1)
+        match = NEXT_ISA.search(self.text, self.position + 1)
         end = match.start() if match else len(self.text)
         self.line += self.text.count("\n", self.position, end)
         self.position = end
-
-    def _find_separators(self) -> bool:
-        """Element separator and segment terminator, told from the ISA segment however it is padded."""
-        text, start = self.text, self.position
-        separator, position = text[start + 3], start + 3
-        for _ in range(_ISA_ELEMENTS - 1):
-            position = text.find(separator, position + 1, start + ISA_CHARS_MAX)
-            if position < 0:
-                return False
-        follows = re.compile(r"([^\r\n])([^ \t\r\n]{0,3})([ \t\r\n]*)(?=(?:GS|TA1|IEA|ISA|ST)" + re.escape(separator) + ")")
-        match = follows.match(text, position + 1, position + ISA_CHARS_MAX)
-        if match:
-            self._component, mark, breaks = match.groups()
-            if not mark and not (mark := "\n" if "\n" in breaks else "\r" if "\r" in breaks else ""):
-                self._component, mark = "", self._component  # one character for both: ISA16 was left out
-            elif not match[2] and text[match.end() : text.find(mark, match.end(), match.end() + ISA_CHARS_MAX)].endswith(self._component):
-                self._component, mark = "", self._component  # likewise, and each segment on a line of its own
-        elif position == start + 103 and not text[start + 105 : start + 106].isalnum():
-            self._component, mark = text[start + 104 : start + 105], text[start + 105 : start + 106]  # garbage follows a sound ISA
-        else:
-            return False
-        self._separator, self._terminator = separator, mark
-        return bool(mark) and separator not in mark
 
     def _segments(self) -> Iterator[Segment]:
         """Segments up to the end of the text or to the ISA of the next interchange. A fault in how one is written is blamed at once."""
@@ -212,7 +165,7 @@ class _Reader:
             stripped = raw.lstrip(_BLANK)
             at = self.line + raw.count("\n", 0, len(raw) - len(stripped))
             content = stripped.rstrip(_BLANK)
-            if self.number and _NEXT_ISA.match(content):
+            if self.number and NEXT_ISA.match(content):
                 return self._blame_all(Fault("the next interchange starts before IEA ended this one", f"line {at}"))
             self.line += raw.count("\n") + line_ends
             self.position = end + len(terminator) if end >= 0 else len(text)

@@ -11,16 +11,10 @@ from itertools import pairwise, takewhile
 
 from adapters.formats.x12 import Segment
 from adapters.formats.x12_856 import Broken, Level
+from adapters.formats.x12_names import LOT_REFERENCES, handling_unit, name_of, of, pairs, references
 from adapters.formats.x12_values import decimal_text
-from events.vocabulary import gtin14, sscc18
+from events.vocabulary import sscc18
 
-_GTIN = ("UK", "UP", "EN", "UI", "UA", "UD", "UE", "UN", "U2", "EO")
-_BUYER = ("BP", "IN", "PI", "CB", "SK", "IT")
-_VENDOR = ("VP", "VN", "VA", "VC", "VS", "MG", "MF", "MN", "PN")
-# Qualifiers (element 235) that say something of the item but do not name it: lots, serials, orders, changes, colours, sizes, countries.
-_NOT_A_NAME = frozenset({"LT", "B8", "SN", "PO", "PL", "EC", "DR", "DV", "RC", "CH", "CL", "SZ", "BO", "IZ", "HD", "RN", "CN", "XX"})
-_LOT_REFERENCES = frozenset({"LT", "BT", "LS"})  # element 128: lot, batch, bar-coded label
-_TEXT_MAX = 4000
 _COUNTED_ONE_BY_ONE = frozenset({"EA", "C62", "H87", "SET", "KT"})
 
 Unit = Callable[[str], str | None]
@@ -59,11 +53,6 @@ def is_line(level: Level) -> bool:
     return not any(above.code == "I" for above in level.above()) and not _item_below(level)
 
 
-def handling_unit(mark: str) -> str:
-    """A mark as SSCC-18 where its check digit is right, else as written."""
-    return sscc18(mark.replace("(00)", "00", 1).replace(" ", "")) or mark
-
-
 def units_above(level: Level) -> tuple[str, ...]:
     """The handling units that a level stands in, outermost first."""
     return tuple(reversed([unit for above in level.above() if (unit := _main_unit(above))]))
@@ -81,8 +70,8 @@ def read(level: Level, unit_of: Unit) -> list[ItemLine]:
 
 def _line(level: Level, segments: Sequence[Segment], packs: Sequence[Level], unit_of: Unit) -> ItemLine:
     lin = next(s for s in segments if s.tag == "LIN")
-    numbers = _pairs(lin, 2)
-    item = _name(numbers)
+    numbers = pairs(lin, 2)
+    item = name_of(numbers)
     if not item:
         raise Broken("LIN names no item: a number with its qualifier (such as UP, BP, VP) is missing", lin.place)
     order = next((p for p in level.all("PRF") if p[1]), None)
@@ -96,7 +85,7 @@ def _line(level: Level, segments: Sequence[Segment], packs: Sequence[Level], uni
         number=numbers.get("PL") or own_line or lin[1],
         purchase_order=order[1] if order is not None else numbers.get("PO", ""),
         release=order[2] if order is not None else "",
-        references=_references(segments),
+        references=references(segments),
     )
     line.items = _settled(list(_items(level, segments, packs, numbers, total, unit, unit_of)), total, unit)
     return line
@@ -114,9 +103,9 @@ def _items(
     """What is told apart: by packs below, by sublines or loads, by serials, by lots, by the marks on the item itself."""
     loads, others = _loads(segments)
     outer = units_above(level)
-    lots = list(dict.fromkeys([*_of(numbers, "LT", "B8"), *(s[2] or s[3] for s in others if s.tag == "REF" and s[1] in _LOT_REFERENCES)]))
+    lots = list(dict.fromkeys([*of(numbers, "LT", "B8"), *(s[2] or s[3] for s in others if s.tag == "REF" and s[1] in LOT_REFERENCES)]))
     lots = [lot for lot in lots if lot]
-    serials = list(dict.fromkeys([*_of(numbers, "SN"), *(s[2] for s in others if s.tag == "REF" and s[1] == "SE" and s[2])]))
+    serials = list(dict.fromkeys([*of(numbers, "SN"), *(s[2] for s in others if s.tag == "REF" and s[1] == "SE" and s[2])]))
     lot = lots[0] if len(lots) == 1 else ""
     marks = [handling_unit(mark) for mark in level.marks()] if level.code == "I" else [m for m in [_main_unit(level)] if m]
     inner = (*outer, marks[0]) if len(marks) == 1 else outer
@@ -155,7 +144,7 @@ def _in_pack(pack: Level, item: Level, outer: tuple[str, ...], lot: str, unit: s
     inside = [above for above in pack.above() if above.depth > item.depth]
     units = (*outer, *(u for level in (*reversed(inside), pack) if (u := _main_unit(level))))
     levels = (pack, *inside)
-    lots = list(dict.fromkeys(s[2] for level in levels for s in level.all("REF") if s[1] in _LOT_REFERENCES and s[2]))
+    lots = list(dict.fromkeys(s[2] for level in levels for s in level.all("REF") if s[1] in LOT_REFERENCES and s[2]))
     serials = list(dict.fromkeys(s[2] for s in pack.all("REF") if s[1] == "SE" and s[2]))
     quantity: Decimal | None = None
     if pack.all("SN1"):
@@ -174,8 +163,8 @@ def _sublines(segments: Sequence[Segment], lot: str, units: tuple[str, ...], uni
     found = []
     for s in segments:
         if s.tag == "SLN":
-            numbers = _pairs(s, 9)
-            own, serial = next(iter(_of(numbers, "LT", "B8")), ""), next(iter(_of(numbers, "SN")), "")
+            numbers = pairs(s, 9)
+            own, serial = next(iter(of(numbers, "LT", "B8")), ""), next(iter(of(numbers, "SN")), "")
             if own or serial:
                 unit = unit_of(s[5]) if s[5] else None
                 found.append(Item(own or lot, serial, units, _or_none(s[4]) if unit else None, unit or ""))
@@ -204,7 +193,7 @@ def _loads(segments: Sequence[Segment]) -> tuple[list[Item], list[Segment]]:
             close()
             load, labels = s, []
         elif load is not None and s.tag == "REF" and s[2]:
-            if s[1] in _LOT_REFERENCES:
+            if s[1] in LOT_REFERENCES:
                 labels.append((s[1], s[2]))
         else:
             if s.tag != "REF":
@@ -257,54 +246,6 @@ def _or_none(text: str) -> Decimal | None:
     except ValueError:
         return None
     return value if value >= 0 else None
-
-
-def _pairs(s: Segment, first: int) -> dict[str, str]:
-    """Qualifier and value of each pair; a qualifier that comes again gets `#2`, `#3`, …"""
-    found: dict[str, str] = {}
-    times: dict[str, int] = {}
-    for n in range(first, len(s.elements) - 1, 2):
-        qualifier, value = s[n], s[n + 1]
-        if qualifier and value:
-            times[qualifier] = times.get(qualifier, 0) + 1
-            found[qualifier if times[qualifier] == 1 else f"{qualifier}#{times[qualifier]}"] = value
-    return found
-
-
-def _of(numbers: dict[str, str], *qualifiers: str) -> list[str]:
-    if not any(qualifier in numbers for qualifier in qualifiers):
-        return []
-    return [value for qualifier, value in numbers.items() if qualifier.partition("#")[0] in qualifiers]
-
-
-def _name(numbers: dict[str, str]) -> str:
-    """The item: its GTIN-14, else the buyer's number, the vendor's, any."""
-    for qualifier in _GTIN:
-        for value in _of(numbers, qualifier):
-            if found := gtin14(value):
-                return found
-    for qualifier in (*_BUYER, *_VENDOR):
-        if qualifier in numbers:
-            return numbers[qualifier]
-    return next((value for qualifier, value in numbers.items() if qualifier.partition("#")[0] not in _NOT_A_NAME), "")
-
-
-def _references(segments: Sequence[Segment]) -> dict[str, str]:
-    """What else the item says: references by qualifier, dates by theirs, descriptions."""
-    found: dict[str, list[str]] = {}
-    for s in segments:
-        if s.tag == "REF" and s[1] and s[1] not in _LOT_REFERENCES and s[1] != "SE" and (s[2] or s[3]):
-            found.setdefault(s[1], []).append(s[2] or s[3])
-        elif s.tag == "DTM" and s[1] and s[2]:
-            found.setdefault(f"DTM {s[1]}", []).append(f"{s[2]} {s[3]} {s[4]}".strip())
-        elif s.tag == "PID" and s[5]:
-            found.setdefault("description", []).append(s[5])
-    return joined(found)
-
-
-def joined(found: dict[str, list[str]]) -> dict[str, str]:
-    """Several values of a name as one text, cut where the vocabulary's texts end; the delivery has the rest."""
-    return {name: text if len(text := ", ".join(values)) <= _TEXT_MAX else text[: _TEXT_MAX - 1] + "…" for name, values in found.items()}
 
 
 def _main_unit(level: Level) -> str:

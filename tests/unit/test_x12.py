@@ -100,7 +100,7 @@ def rewrite(segments: Sequence[str], how: dict[str, Any]) -> bytes:
     if how["wrap"] > 40 and not after and end.strip("\r\n"):
         head = len(parts[0]) + len(end)
         text = text[:head] + "\r\n".join(text[head + n : head + n + how["wrap"]] for n in range(0, len(text) - head, how["wrap"]))
-    return (("\ufeff" if how["bom"] else "") + how["before"] + text).encode()
+    return f"{chr(0xFEFF) if how['bom'] else ''}{how['before']}{text}".encode()
 
 
 @given(st.lists(LINE, min_size=1, max_size=5), WRITTEN, WRITTEN)
