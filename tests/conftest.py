@@ -6,6 +6,7 @@ about (`need`, `importorskip`, a mark), unless its first words are in `ALLOWED_I
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
@@ -83,16 +84,45 @@ def pg_owner_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running.owner_url
 
 
+@pytest.fixture(scope="session")
+def system_pg_owner_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The owner's URL of a second server, of the distribution's PostgreSQL: another version, another build (ICU) than the wheel's."""
+    from hub.app.home import Home
+    from hub.app.servers import process
+    from hub.app.servers.cluster import OWNER, Cluster
+    from hub.app.servers.postgres import to_url
+
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not found:
+        need("PostgreSQL of the distribution", "not installed (Debian: apt-get install postgresql)")
+    cluster = Cluster(Home.open(tmp_path_factory.mktemp("system-pg")))
+    cluster.bin = found[0].parent
+    sockets = cluster.prepare()
+    server = cluster.start(sockets)
+    try:
+        assert process.wait_until(lambda: cluster.accepts(server.pid), 30), process.tail(cluster.log)
+        yield to_url({"host": str(sockets), "user": OWNER, "dbname": "postgres", "port": "5432"})
+    finally:
+        cluster.stop(server)
+
+
 @pytest.fixture
 def fresh_database(pg_owner_url: str) -> Iterator[str]:
     """The owner's URL of an empty database of this test's own, dropped afterwards. Roles belong to the server and stay."""
+    with new_database(pg_owner_url) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def new_database(owner_url: str, options: str = "locale 'C'") -> Iterator[str]:
+    """An empty database for the time of a `with` block; `options` of CREATE DATABASE."""
     name = f"test_{uuid.uuid4().hex[:16]}"
-    with psycopg.connect(pg_owner_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("create database {} encoding 'UTF8' locale 'C' template template0").format(sql.Identifier(name)))
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        connection.execute(f"create database {name} encoding 'UTF8' {options} template template0".encode())
     try:
-        yield database_url(pg_owner_url, name)
+        yield database_url(owner_url, name)
     finally:
-        with psycopg.connect(pg_owner_url, autocommit=True) as connection:
+        with psycopg.connect(owner_url, autocommit=True) as connection:
             connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
 

@@ -111,7 +111,7 @@ def test_overview_tells_the_truth_and_follows(console: Console, browser: Browser
             row.locator("td").nth(0).inner_text(): row.locator("td").nth(1).inner_text()
             for row in page.locator(".three > section").nth(1).locator("tbody tr").all()
         }
-        assert sources == {"erp:main": "4", "http": "2"}
+        assert sources == {"erp:main": "4", "unknown": "2"}
         for row in page.locator(".three > section").nth(0).locator("tbody tr").all():
             view, position, behind, _ = row.locator("td").all_inner_texts()
             assert (int(position), behind) == (status["views"][view], "0")

@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 
 from events import Fact, canonical
 from events.errors import Refused
-from hub.log.migrate import SCHEMA_VERSION, migrate
+from hub.log.migrate import ROLES, SCHEMA_VERSION, migrate
 from hub.log.store import Accepted, Conflict, Duplicate, Log, read
+from tests.conftest import new_database
 from tests.facts import START, as_role, fact, received
 
 
-@pytest.fixture
-def owner_url(fresh_database: str) -> str:
-    migrate(fresh_database)
-    return fresh_database
+@pytest.fixture(params=["pg_owner_url", "system_pg_owner_url"], ids=["private server", "system's server"])
+def owner_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    with new_database(request.getfixturevalue(request.param)) as url:
+        migrate(url)
+        yield url
 
 
 @pytest.fixture
@@ -125,8 +127,10 @@ def test_only_the_door_appends(owner_url: str, role: str) -> None:
 
 def test_the_roles_are_no_superusers(owner_url: str) -> None:
     with psycopg.connect(owner_url) as connection:
-        rows = connection.execute("select rolname from pg_roles where rolname like 'hub\\_%' and (rolsuper or rolcreaterole)")
-        assert rows.fetchall() == []
+        rows = connection.execute(
+            "select rolname, rolsuper or rolcreaterole or rolcreatedb or rolbypassrls from pg_roles where rolname = any(%s)", [list(ROLES)]
+        )
+        assert dict(rows.fetchall()) == dict.fromkeys(ROLES, False)
 
 
 def test_a_newer_schema_is_refused_with_the_remedy(owner_url: str) -> None:

@@ -117,9 +117,10 @@ _POINTS_BACK = {"inventory.movement_reversed": "original", "integration.fact_ret
 
 @st.composite
 def histories(draw: Draw, most: int = 14, types: Sequence[str] = tuple(FIELDS)) -> list[Fact]:
-    """A set of facts with distinct keys, in some order of arrival; about a fifth of them undo others."""
+    """A set of facts with distinct keys, in some order of arrival, of few types at a time, so that they meet; about a fifth undo others."""
     back = [name for name in types if name in _POINTS_BACK]
-    chosen = draw(st.lists(st.one_of(_of(types), _of(types), _of(types), _of(types), _of(back or types)), min_size=1, max_size=most))
+    few = _of(draw(st.lists(_of(types), min_size=1, max_size=5, unique=True)))
+    chosen = draw(st.lists(st.one_of(few, few, few, few, _of(back) if back else few), min_size=1, max_size=most))
     return [_fact(draw, f"k{n}", type_, len(chosen)) for n, type_ in enumerate(chosen)]
 
 

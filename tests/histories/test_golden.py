@@ -1,6 +1,5 @@
 """Golden histories give the digests that were looked at and committed, in their recorded order and in the opposite one, on any server."""
 
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,26 +9,21 @@ import pytest
 from events.base import event_types
 from hub.app.wiring import views
 from projections.digest import row_count, view_digest
+from tests.conftest import new_database
 from tests.contract import view_suite
 from tests.histories import golden
 from tests.histories.strategy import recorded
 
 Connection = psycopg.Connection[tuple[Any, ...]]
-# A digest must not see how a server sorts: the second database sorts as German dictionaries do.
-LOCALES = {"C": "locale 'C'", "de": "locale 'C' locale_provider icu icu_locale 'de-DE'"}
+# A digest must not see which version a server is nor how it sorts: the second sorts as German dictionaries do.
+SERVERS = {"private": "locale 'C'", "system": "locale 'C' locale_provider icu icu_locale 'de-DE'"}
 
 
-@pytest.fixture(scope="module", params=sorted(LOCALES))
-def connection(pg_owner_url: str, request: pytest.FixtureRequest) -> Iterator[Connection]:
-    from tests.conftest import database_url
-
-    name = f"golden_{uuid.uuid4().hex[:8]}"
-    with psycopg.connect(pg_owner_url, autocommit=True) as owner:
-        owner.execute(f"create database {name} encoding 'UTF8' {LOCALES[request.param]} template template0".encode())
-    with view_suite.prepared(database_url(pg_owner_url, name)) as connection:
+@pytest.fixture(scope="module", params=SERVERS)
+def connection(request: pytest.FixtureRequest) -> Iterator[Connection]:
+    owner_url = request.getfixturevalue("pg_owner_url" if request.param == "private" else "system_pg_owner_url")
+    with new_database(owner_url, SERVERS[request.param]) as url, view_suite.prepared(url) as connection:
         yield connection
-    with psycopg.connect(pg_owner_url, autocommit=True) as owner:
-        owner.execute(f"drop database {name} with (force)".encode())
 
 
 @pytest.mark.parametrize("turned", [False, True], ids=["recorded order", "opposite order"])

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from projections.trace import as_tree
-
 from events.errors import Refused
 from hub.app import queries
 from hub.app.answers import caught_up, trace
 from hub.app.cli import output
 from hub.app.wiring import open_hub
+from projections.trace import as_tree
 
 
 def show_trace(text: str, forward: bool, backward: bool, json_: bool) -> int:
