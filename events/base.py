@@ -5,7 +5,7 @@ the door, once; what comes back from the log was validated when it was appended 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self, TypeVar, dataclass_transform
 
@@ -157,7 +157,8 @@ class Envelope:
 
     `source` and `key` (the business key) together name the fact for ever. `occurred_at` is the source's clock, `effective_at` the business
     time it counts from. `time_quality` says how sure the offset of a local time is. `mapping` names the mapping and its version, `raw` is the
-    sha256 (hex) of the delivery it came in.
+    sha256 (hex) of the delivery it came in. `details` is what the source said besides and no event type has a field for, in the words of its
+    standard (EPCIS bizStep, disposition, ilmd, sensors, extensions): part of what the fact says, so of its digest.
     """
 
     source: Name
@@ -170,6 +171,7 @@ class Envelope:
     actor: Name | None = None
     mapping: str = ""
     raw: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,7 @@ class Fact:
     def digest(self) -> bytes:
         """sha256 over what the fact says; receive times, mapping, raw bytes and transport numbers do not count."""
         e = self.envelope
-        said = [] if self.event.keyed_only else [e.occurred_at, e.effective_at, self.event.data()]
+        said = [] if self.event.keyed_only else [e.occurred_at, e.effective_at, self.event.data(), *([e.details] if e.details else [])]
         return canonical.digest([self.event.type, e.source, e.key, *said])
 
 

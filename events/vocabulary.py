@@ -56,7 +56,7 @@ def _unit(value: str) -> str:
 
 Text = Annotated[str, StringConstraints(max_length=4000), AfterValidator(_text)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), AfterValidator(_text)]
-Item = Annotated[str, StringConstraints(min_length=1, max_length=120, strip_whitespace=True), AfterValidator(_text)]
+Item = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), AfterValidator(_text)]
 Exact = Annotated[
     Decimal,
     BeforeValidator(_exact),
@@ -82,7 +82,7 @@ class Thing:
     """What a fact is about: one handling unit, one serial, one lot of an item, or a quantity of an item that is not tracked.
 
     `item` is the GTIN-14 where one is known, else the number its source uses. `handling_unit` alone (SSCC-18 where it is one) names the
-    unit itself; beside an item it names the unit that holds it. `epc` keeps the identifier as a GS1 source wrote it.
+    unit itself; beside an item it names the unit that holds it.
     """
 
     item: Item | None = None
@@ -90,7 +90,6 @@ class Thing:
     serial: Item | None = None
     handling_unit: Item | None = None
     quantity: Quantity | None = None
-    epc: Name | None = None
 
     def __post_init__(self) -> None:
         if not (self.item or self.serial or self.handling_unit):

@@ -174,8 +174,6 @@ def _aliases(fact: Recorded) -> Iterator[tuple[str, str, str]]:
 
 
 def _names(thing: Thing) -> Iterator[str]:
-    if thing.epc:
-        yield thing.epc
     if thing.serial:
         yield thing.serial
     elif thing.lot:

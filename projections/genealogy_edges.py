@@ -13,7 +13,7 @@ from typing import Any
 
 from events.base import Event
 from events.inventory import LotMerged, LotSplit
-from events.logistics import HandlingUnitPacked, HandlingUnitUnpacked, ReturnReceived, ShipmentDispatched
+from events.logistics import HandlingUnitPacked, HandlingUnitUnpacked, ObjectsObserved, ReturnReceived, ShipmentDispatched
 from events.procurement import AsnHandlingUnitReceived, AsnLineReceived, AsnReceived, GoodsReceived
 from events.production import LotReworked, LotTransformed, MaterialIssued, OutputProduced
 from events.vocabulary import Thing
@@ -93,6 +93,12 @@ def _packed(e: HandlingUnitPacked) -> Iterator[Edge]:
         yield from _joined(e.contents, container, "packed", outward=False)
 
 
+def _observed(e: ObjectsObserved) -> Iterator[Edge]:
+    """Contents that somebody saw in a container are in it, whoever packed them: a link that is missed costs more than one told twice."""
+    if e.container and (container := e.container.node()):
+        yield from _joined(e.things, container, "packed", outward=False)
+
+
 def _unpacked(e: HandlingUnitUnpacked) -> Iterator[Edge]:
     if container := e.container.node():
         yield from _joined(e.contents, container, "unpacked", outward=True)
@@ -155,6 +161,8 @@ def _holder(event: Event) -> Node | None:
             return "order", event.order or event.transformation
         case HandlingUnitPacked():
             return event.container.node()
+        case ObjectsObserved():
+            return event.container.node() if event.container else None
         case ShipmentDispatched():
             return "shipment", event.shipment
         case AsnLineReceived():
@@ -172,6 +180,7 @@ _RULES: dict[type[Event], Callable[[Any], Iterator[Edge]]] = {
     LotReworked: _converted("reworked"),
     HandlingUnitPacked: _packed,
     HandlingUnitUnpacked: _unpacked,
+    ObjectsObserved: _observed,
     ShipmentDispatched: _dispatched,
     ReturnReceived: _returned,
     AsnReceived: _notice,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from events import canonical
-from events.vocabulary import sscc18
+from events import canonical, gs1
+from events.vocabulary import Thing
 from hub.log.follow import Cursor
 
 Node = tuple[str, str]
@@ -36,10 +36,12 @@ class Edge:
 
 
 def resolve(cursor: Cursor, text: str) -> list[Node]:
-    """The nodes that a text may name, sorted; `KIND:ID` names one for sure. Scanned SSCCs may carry spaces or their application identifier."""
-    compact = text.replace(" ", "").replace("(", "").replace(")", "")
-    wanted = list(dict.fromkeys([text, sscc18(compact) or text]))
-    cursor.execute("select distinct kind, id from alias where alias = any(%s)", [wanted])
+    """The nodes that a text may name, sorted; `KIND:ID` names one for sure. A GS1 key may be a scan, an EPC URN or a Digital Link."""
+    wanted = {text}
+    if key := gs1.parse(text) or gs1.scanned(text):
+        kind, name = Thing(**gs1.thing_of(key)).node() or ("item", "")  # type: ignore[arg-type]
+        wanted.add(f"{kind}:{name}")
+    cursor.execute("select distinct kind, id from alias where alias = any(%s)", [sorted(wanted)])
     return sorted((kind, name) for kind, name in cursor)
 
 

@@ -122,6 +122,7 @@ def event_row(fact: Recorded) -> Row:
         "actor": e.actor,
         "mapping": e.mapping,
         "raw": e.raw,
+        "details": canonical.loads(canonical.dumps(e.details)) if e.details else None,
         "data": canonical.loads(canonical.dumps(fact.event.data())),
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 from events import canonical
 from events.base import Envelope, Fact, Recorded, decoded
 
-_META = ("time_quality", "correlation", "causation", "actor", "mapping", "raw")
+_META = ("time_quality", "correlation", "causation", "actor", "mapping", "raw", "details")
 
 COLUMNS = "position, stream, version, type, schema_version, source, business_key, occurred_at, effective_at, recorded_at, meta, data"
 

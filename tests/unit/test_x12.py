@@ -357,7 +357,7 @@ def test_one_wrong_set_does_not_hold_its_neighbour() -> None:
         (["SN1**5*EA"], "no LIN", "segment 12 (HL), line 1"),
         (["LIN*1", "SN1**5*EA"], "names no item", "segment 13 (LIN), line 1"),
         (["LIN*1*LT*L1", "SN1**5*EA"], "names no item", "segment 13 (LIN), line 1"),
-        (["LIN*1*BP*" + "X" * 121, "SN1**5*EA"], "item", "segment 12 (HL), line 1"),
+        (["LIN*1*BP*" + "X" * 201, "SN1**5*EA"], "item", "segment 12 (HL), line 1"),
         (["LIN*1*BP*X", "SN1**" + "9" * 21 + "*EA"], "out of range", "segment 12 (HL), line 1"),
     ],
 )

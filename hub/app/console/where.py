@@ -1,6 +1,5 @@
 """An answer for the trace page: both directions of a trace, and every balance of what they reached, once."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -25,7 +24,6 @@ PLACES = {
     "scrap": "Scrapped",
     "decommissioned": "Decommissioned",
 }
-_GS1 = re.compile(r"\(?01\)?(?P<gtin>\d{14})(?:\(?(?:11|13|15|17)\)?\d{6})*\(?(?P<ai>10|21)\)?(?P<own>[^()]{1,20})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +60,6 @@ def ask(hub: Hub, words: str) -> Answer:
         enter(cursor, live_schema("genealogy"))
         position = traces_position(cursor)
         found = traces.trace(cursor, words, "forward")
-        if found.get("root") is None and "candidates" not in found and (read := scanned(words)):
-            words = read
-            found = traces.trace(cursor, words, "forward")
         if "candidates" in found:
             return Answer(position, candidates=tuple((c["kind"], c["id"]) for c in found["candidates"]))
         if found.get("root") is None:
@@ -90,13 +85,6 @@ def traces_position(cursor: Cursor) -> int:
     """The last fact that the trace knows."""
     row = cursor.execute("select position from position").fetchone()
     return int(row[0]) if row else 0
-
-
-def scanned(words: str) -> str | None:
-    """A scanned GS1 element string of GTIN and lot (10) or serial (21) as an id of the hub."""
-    plain = re.sub(r"^\][A-Za-z]\d", "", words)
-    found = _GS1.fullmatch(plain)
-    return f"{'lot' if found['ai'] == '10' else 'serial'}:{found['gtin']}/{found['own'].strip()}" if found else None
 
 
 def _places(cursor: Cursor, nodes: Iterable[Node]) -> tuple[Place, ...]:
