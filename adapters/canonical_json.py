@@ -18,6 +18,7 @@ _FIELDS = {"type", "schema_version", "source", "key", "occurred_at", "effective_
 _NEEDED = ("type", "source", "key", "occurred_at", "data")
 _CLOUD = {"businesskey", "effectiveat", "schemaversion", "correlationid", "causationid", "actor"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
+_TYPE = re.compile(rb'"type"\s*:\s*"[a-z]+\.[a-z_]+"')
 _START = re.compile(rb"\s*[\[{]")
 UNKNOWN = "unknown"
 
@@ -29,9 +30,13 @@ class CanonicalJson:
     priority = 30
 
     def recognises(self, body: bytes) -> bool:
-        """JSON that says `data` and either `specversion` or `key`; EPCIS was asked before."""
+        """JSON with a type such as ours, most of the members that a fact needs, `specversion` or `facts`; EPCIS was asked before."""
         head = body.removeprefix(b"\xef\xbb\xbf")
-        return bool(_START.match(head)) and b'"type"' in head and (b'"specversion"' in head or b'"key"' in head or b'"facts"' in head)
+        if not _START.match(head) or b'"$schema"' in head[:2000]:
+            return False
+        if b'"specversion"' in head or b'"facts"' in head or _TYPE.search(head):
+            return True
+        return sum(f'"{name}"'.encode() in head for name in _NEEDED) > 2
 
     def read(self, body: bytes, context: Context) -> Sequence[Part]:
         """One part; a line a row."""
