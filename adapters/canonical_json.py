@@ -1,6 +1,6 @@
 """Canonical JSON and CloudEvents 1.0 JSON to facts: one, an array, `{"facts": […]}`, or newline-delimited.
 
-A row that is wrong is held alone. Facts of the hub's own (`integration.…`, but a retraction) are not taken from outside.
+A row that is wrong is held alone. Facts of the hub's own (`integration.…`) are not taken from outside.
 """
 
 import base64
@@ -11,7 +11,6 @@ from typing import Any
 from events import canonical
 from events.base import Envelope, Fact, envelope_of, validated
 from events.errors import Refused, Unmappable
-from events.integration import FactRetracted
 from hub.intake.mapping import Context, Held, Line, Part
 
 _FIELDS = {"type", "schema_version", "source", "key", "occurred_at", "effective_at", "correlation", "causation", "actor", "data"}
@@ -100,7 +99,7 @@ def _fact(row: dict[str, Any], context: Context, mapping: str) -> Fact:
         raise Unmappable("must be text such as procurement.goods_received", "type")
     if not isinstance(data, dict):
         raise Unmappable("must be a JSON object", "data")
-    if type_.startswith("integration.") and type_ != FactRetracted.type:
+    if type_.startswith("integration."):
         raise Unmappable(f"{type_} is the hub's own to record", "type")
     version = row.get("schema_version")
     if version is not None and (not isinstance(version, int) or isinstance(version, bool)):

@@ -13,8 +13,7 @@ from events import canonical, gs1
 from events.base import Envelope, Fact
 from events.base import Event as CanonicalEvent
 from events.errors import Refused
-from events.integration import FactRetracted
-from events.inventory import ObjectsDecommissioned
+from events.inventory import FactRetracted, ObjectsDecommissioned
 from events.logistics import HandlingUnitPacked, HandlingUnitUnpacked, ObjectsObserved, ReturnReceived, ShipmentDispatched
 from events.procurement import GoodsReceived
 from events.production import LotTransformed, OutputProduced, ScrapReported

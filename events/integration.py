@@ -1,4 +1,4 @@
-"""What the hub itself records: deliveries that were held, content conflicts, re-drives, and facts that their source declared wrong."""
+"""What the hub itself records: deliveries that were held, content conflicts and re-drives. No source may send these."""
 
 from typing import Any, ClassVar
 
@@ -61,19 +61,3 @@ class QuarantineRedriven(Event):
 
     def stream(self) -> str:
         return f"delivery/{self.raw_sha256}"
-
-
-@event
-class FactRetracted(Event):
-    """A source declared that a fact it sent never happened: its effects are taken back as of its own time. EPCIS errorDeclaration.
-
-    `original` is the business key, at the same source, of the fact that is retracted; nothing is deleted.
-    """
-
-    type: ClassVar[str] = "integration.fact_retracted"
-    original: Text
-    reason: Text = ""
-    corrective: tuple[Text, ...] = ()
-
-    def stream(self) -> str:
-        return f"retraction/{self.original}"

@@ -1,4 +1,4 @@
-"""Inventory: moves inside the house, splits, merges, objects that leave the books, and business reversals."""
+"""Inventory: moves inside the house, splits, merges, objects that leave the books, business reversals, and facts declared wrong."""
 
 from typing import ClassVar
 
@@ -81,3 +81,19 @@ class MovementReversed(Event):
 
     def stream(self) -> str:
         return f"reversal/{self.reversal}"
+
+
+@event
+class FactRetracted(Event):
+    """A source declared that a fact it sent never happened: its effects are taken back as of its own time. EPCIS errorDeclaration.
+
+    `original` is the business key, at the same source, of the fact that is retracted; nothing is deleted.
+    """
+
+    type: ClassVar[str] = "inventory.fact_retracted"
+    original: Text
+    reason: Text = ""
+    corrective: tuple[Text, ...] = ()
+
+    def stream(self) -> str:
+        return f"retraction/{self.original}"

@@ -10,8 +10,7 @@ from typing import Any
 from psycopg import sql
 
 from events.base import Recorded
-from events.integration import FactRetracted
-from events.inventory import MovementReversed
+from events.inventory import FactRetracted, MovementReversed
 from hub.log.codec import receipt_key
 from hub.log.follow import Cursor
 from projections.base import Table, insert

@@ -167,7 +167,7 @@ def _retracted_case() -> list[Fact]:
     return [
         received("R1", "A", "L1", "4"),
         wrong,
-        fact("undo", "integration.fact_retracted", {"original": wrong.envelope.key}, 9),
+        fact("undo", "inventory.fact_retracted", {"original": wrong.envelope.key}, 9),
         shipped("S1", unit("BOX"), at=2),
     ]
 

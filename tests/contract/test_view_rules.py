@@ -51,7 +51,7 @@ def undo(original: str, hour: int = 5, key: str = "undo") -> Fact:
 
 
 def retract(original: str) -> Fact:
-    return fact("retract", "integration.fact_retracted", 9, original=original)
+    return fact("retract", "inventory.fact_retracted", 9, original=original)
 
 
 ORDER = fact(

@@ -12,8 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from events.base import Fact, event_types
-from events.integration import FactRetracted
-from events.inventory import MovementReversed
+from events.inventory import FactRetracted, MovementReversed
 from hub.app.wiring import views
 from hub.log.follow import Follower, shadow_schema
 from hub.log.migrate import migrate
@@ -40,7 +39,7 @@ ABOUT = {
     "stock": ["procurement.goods_received", "inventory.stock_transferred", "production.material_issued"],
     "genealogy": ["inventory.lot_split", "production.material_issued", "production.output_produced", "logistics.handling_unit_packed"],
 }
-UNDO = ["inventory.movement_reversed", "integration.fact_retracted"]
+UNDO = ["inventory.movement_reversed", "inventory.fact_retracted"]
 MOVING = [name for name in FIELDS if not name.startswith(("masterdata.", "integration.delivery", "integration.content"))]
 
 

@@ -110,9 +110,9 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "reason": st.just("other"),
     },
     "integration.quarantine_redriven": {"raw_sha256": _of(("aa", "bb")), "outcome": st.just("accepted"), "facts": st.just(1)},
-    "integration.fact_retracted": {"reason": st.just("wrong lot")},
+    "inventory.fact_retracted": {"reason": st.just("wrong lot")},
 }  # fmt: skip
-_POINTS_BACK = {"inventory.movement_reversed": "original", "integration.fact_retracted": "original"}
+_POINTS_BACK = {"inventory.movement_reversed": "original", "inventory.fact_retracted": "original"}
 
 
 @st.composite

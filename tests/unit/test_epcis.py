@@ -139,7 +139,7 @@ def test_transformation_belongs_to_its_order() -> None:
 def test_an_error_declaration_retracts_its_event() -> None:
     declared = {"declarationTime": "2026-01-06T01:00:00+01:00", "reason": "incorrect_data", "correctiveEventIDs": ["urn:uuid:9"]}
     found = fact(PACK | {"errorDeclaration": declared})
-    assert (found.event.type, found.envelope.key) == ("integration.fact_retracted", "urn:uuid:2#error:2026-01-06T00:00:00Z")
+    assert (found.event.type, found.envelope.key) == ("inventory.fact_retracted", "urn:uuid:2#error:2026-01-06T00:00:00Z")
     assert found.event.data() == {"original": "urn:uuid:2", "reason": "incorrect_data", "corrective": ["urn:uuid:9"]}
 
 

@@ -76,7 +76,7 @@ def _await_views(hub: Hub, step: Callable[[], None]) -> None:
 def _stored(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Counter[tuple[str, str]]:
     """How often each (source, key) stands in the log; the hub's own notes under the empty source."""
     cursor.execute(
-        """select case when type like 'integration.%%' and type <> 'integration.fact_retracted' then '' else source end, business_key, count(*)
+        """select case when type like 'integration.%%' then '' else source end, business_key, count(*)
            from log.event group by 1, 2"""
     )
     return Counter({(source, key): count for source, key, count in cursor})

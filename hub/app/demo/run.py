@@ -213,7 +213,7 @@ def _line(hub: Hub) -> str:
         return f"the database does not answer: {str(error).splitlines()[0]}"
     facts = sum(n for ours, _, n, _ in rows if not ours)
     rate = sum(recent for *_, recent in rows) / 10
-    kinds = {type_.split(".")[1]: n for ours, type_, n, _ in rows if ours}
+    kinds = {type_.split(".")[1]: n for _, type_, n, _ in rows}
     return (
         f"{facts} facts, {rate:.1f}/s, {kinds.get('delivery_quarantined', 0)} held, "
         f"{kinds.get('content_conflicted', 0)} conflicts, {kinds.get('fact_retracted', 0)} retracted"
