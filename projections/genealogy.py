@@ -117,7 +117,7 @@ class Genealogy(TableView):
         aliases = {row: fact.position for fact in reversed(facts) for row in _aliases(fact)}
         insert(cursor, "alias", list(ALIAS.columns), ((*row, at) for row, at in aliases.items()), ignore_known=True)
         insert(cursor, "held", list(HELD.columns), (row for fact in facts for row in _held(fact)))
-        insert(cursor, "settled", list(SETTLED.columns), (row for fact in facts for row in _settled(fact)))
+        insert(cursor, "settled", list(SETTLED.columns), (row for fact in facts for row in _settled(fact)), ignore_known=True)
         keep_reversals(cursor, facts)
         for table in ("edge", "emptied", "mention", "content"):
             mark_undone(cursor, table, facts[0].position, facts[-1].position)
