@@ -30,6 +30,7 @@ def settle(hub: Hub, sent_log: Path, views: Sequence[TableView], step: Callable[
     `step` keeps the supervisor going while views catch up.
     """
     lines = [json.loads(line) for line in sent_log.read_text("utf-8").splitlines()]
+    _await_facts(hub, lines, step)
     _await_views(hub, step)
     with answers.caught_up(hub) as cursor:
         stored = _stored(cursor)
@@ -56,6 +57,23 @@ def settle(hub: Hub, sent_log: Path, views: Sequence[TableView], step: Callable[
         "digests": digests,
         "rebuilt": rebuilt,
     }, troubles
+
+
+def _await_facts(hub: Hub, lines: Sequence[dict[str, Any]], step: Callable[[], None]) -> None:
+    """Let what brokers and folders still hold arrive; until it has, or until nothing came for a while: the account says what is missing."""
+    wanted = {(line["source"], line["business_key"]) for line in lines if line["expected"] in ("accepted", "duplicate")}
+    seen, since = -1, time.monotonic()
+    while time.monotonic() - since < SETTLE_S:
+        step()
+        try:
+            if (head := hub.log.head()) != seen:
+                seen, since = head, time.monotonic()
+                with answers.reading(hub) as cursor:
+                    if wanted <= _stored(cursor).keys():
+                        return
+        except Unavailable:
+            pass  # the server was killed and comes back
+        time.sleep(0.2)
 
 
 def _await_views(hub: Hub, step: Callable[[], None]) -> None:

@@ -66,10 +66,11 @@ def run_demo(*, headless: bool, seed: int, orders: int, fresh: bool, sent_log: P
         started = time.monotonic()
         children = [Child("broker", broker.argv(), _env(settings), ready=broker.ready)]
         children += hub_children(settings, _env(settings))
-        children += _plant(settings, home, plan)
+        plants = _plant(settings, home, plan)
+        children += plants
         with Supervisor(home, children, on_event=say, private_database=settings.database_url is None) as supervisor:
             if headless:
-                return _headless(supervisor, hub, plan, started)
+                return _headless(supervisor, {child.role for child in plants}, hub, plan, started)
             return _interactive(supervisor, hub, settings, home, say)
 
 
@@ -148,9 +149,8 @@ def _plant(settings: Settings, home: Home, plan: Plan) -> list[Child]:
     ]
 
 
-def _headless(supervisor: Supervisor, hub: Hub, plan: Plan, started: float) -> int:
+def _headless(supervisor: Supervisor, plants: set[str], hub: Hub, plan: Plan, started: float) -> int:
     """To the end of the plan, then the account of it."""
-    plants = {kept.child.role for kept in supervisor._kept if kept.child.role.startswith("plant-")}
     told = time.monotonic()
     while not plants <= supervisor.exit_codes.keys():
         supervisor.step()
@@ -160,7 +160,7 @@ def _headless(supervisor: Supervisor, hub: Hub, plan: Plan, started: float) -> i
         if time.monotonic() - told > 5:
             told = time.monotonic()
             output.note(_line(hub))
-    if failed := {role: code for role, code in supervisor.exit_codes.items() if code}:
+    if failed := {role: code for role, code in supervisor.exit_codes.items() if code and role in plants}:
         raise Unavailable(f"the plant did not finish ({failed}): look into {supervisor.home.log}")
     summary, troubles = account.settle(hub, plan.sent_log, views(), supervisor.step)
     summary["elapsed_s"] = round(time.monotonic() - started, 1)
