@@ -4,8 +4,18 @@ DELIVERY_BYTES_MAX = 64 * 1024 * 1024  # a file; larger ones are refused before 
 HTTP_BODY_BYTES_MAX = 16 * 1024 * 1024  # one request body: an EPCIS capture of some 20,000 events
 HTTP_WAITING_MAX = 256  # requests that wait for the door; one more gets 503 with Retry-After
 MQTT_BODY_BYTES_MAX = 1024 * 1024  # one payload
-MQTT_WAITING_MAX = 1000  # messages received and not yet acknowledged: the in-flight bound we give the broker
+MQTT_WAITING_MAX = 1000  # messages received and not yet taken; then paho's thread waits, and so does the broker
 KAFKA_BATCH_MAX = 500  # messages a poll
+KAFKA_BATCH_BYTES_MAX = 16 * 1024 * 1024  # payload that one batch brings into memory, but for its last message
+KAFKA_QUEUE_BYTES_MAX = 16 * 1024 * 1024  # what the client fetches ahead: a second of a fast topic
+KAFKA_COMMIT_S = 0.25  # done offsets are committed this often: what comes again after a kill -9 at most, beside the batch
+KAFKA_SESSION_S = 6.0  # a dead member's partitions go to the others after this: the shortest that brokers allow by default
+KAFKA_POLL_INTERVAL_S = 120.0  # a member that works longer on one batch gives its partitions up: four times the longest wait for the log
+KAFKA_SETTLE_S = (
+    150.0  # the group has handed out its partitions by then, or something is stuck: longer than the poll interval of any member
+)
+KAFKA_ASK_S = 10.0  # while nothing comes, the brokers are asked this often whether nothing is there
+KAFKA_ANSWER_S = 5.0  # one answer of the brokers
 INTAKE_BATCH_MAX = 200  # deliveries that share one append
 FACTS_PER_APPEND_MAX = 5000  # facts in one transaction: ≈ 3 MB of WAL, well under a second inside the lock
 FOLLOW_BATCH_MAX = 2000  # events a follower folds in one transaction
@@ -15,5 +25,6 @@ RETRY_FIRST_S = 0.1  # first wait before something unavailable is tried again
 RETRY_MAX_S = 5.0  # longest wait between two tries
 LOCK_TIMEOUT_S = 30.0  # a writer that waits longer for the append lock says so and tries again
 STATEMENT_TIMEOUT_S = 60.0  # one query of the API or the CLI
+FOLDER_BATCH_BYTES_MAX = 32 * 1024 * 1024  # what one batch reads into memory, or one file if it is larger
 FOLDER_SETTLED_S = 1.0  # a file that did not change for this long is whole
 EXPORT_KEYS_MAX = 100  # differing keys that `verify` names for each table
