@@ -7,7 +7,7 @@ of docs/keys.md: the eventID, else the event's hash as the Core Business Vocabul
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from adapters.formats import epcis, epcis_event, epcis_hash, units
+from adapters.formats import epcis, epcis_event, epcis_hash
 from adapters.formats.epcis_event import Event, Raw, Wrong
 from events import canonical, gs1
 from events.base import Envelope, Fact
@@ -17,6 +17,7 @@ from events.inventory import FactRetracted, ObjectsDecommissioned
 from events.logistics import HandlingUnitPacked, HandlingUnitUnpacked, ObjectsObserved, ReturnReceived, ShipmentDispatched
 from events.procurement import GoodsReceived
 from events.production import LotTransformed, OutputProduced, ScrapReported
+from events.vocabulary import rec20
 from hub.intake.mapping import Context, Held, Line, Part, Partner
 
 Data = dict[str, Any]
@@ -193,7 +194,7 @@ class _Maker:
         thing: Data = dict(gs1.thing(one.epc_class, "item"))
         if one.value is not None:
             unit = "EA" if one.unit is None else self._units.get(one.unit) or one.unit
-            if unit not in units.rec20():
+            if unit not in rec20():
                 raise Wrong(
                     f"the unit {one.unit!r} is no code of UN/ECE Recommendation 20: correct it, or map it for this partner",
                     f"{one.place}.uom",

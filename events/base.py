@@ -129,8 +129,15 @@ def _adapter(cls: type[Event]) -> TypeAdapter[Any]:
 
 
 def json_schema(cls: type[Event]) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of an event's data, as frozen under schemas/."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": cls.type, **_adapter(cls).json_schema()}
+    """The JSON Schema (2020-12) of an event's data, as frozen under schemas/: its shape without words, which may be said better later."""
+    shape = _wordless(_adapter(cls).json_schema())
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": cls.type, **shape}
+
+
+def _wordless(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {k: _wordless(v) for k, v in schema.items() if k not in ("title", "description") or not isinstance(v, str)}
+    return [_wordless(v) for v in schema] if isinstance(schema, list) else schema
 
 
 def explain(error: ValidationError, most: int = 5) -> str:

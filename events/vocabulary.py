@@ -4,10 +4,13 @@ Units are UN/ECE Recommendation 20 codes; GS1 keys carry their check digit (GS1 
 decimals, in JSON always strings; a binary float never enters.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
+from importlib.resources import files
 from typing import Annotated, Any, NewType
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
@@ -21,7 +24,6 @@ SerialId = NewType("SerialId", str)
 HandlingUnitId = NewType("HandlingUnitId", str)
 
 _DECIMAL = re.compile(r"-?\d{1,20}(\.\d{1,12})?")
-_UNIT = re.compile(r"[A-Z0-9]{2,3}")
 
 
 def _text(value: str) -> str:
@@ -48,9 +50,16 @@ def _utc(value: datetime) -> datetime:
     return value.astimezone(UTC)
 
 
+@cache
+def rec20() -> frozenset[str]:
+    """All unit codes of UN/ECE Recommendation 20, revision 17; `rec20.json` carries its notice."""
+    lines: list[str] = json.loads(files("events").joinpath("rec20.json").read_text("utf-8"))["codes"]
+    return frozenset(code for line in lines for code in line.split())
+
+
 def _unit(value: str) -> str:
-    if not _UNIT.fullmatch(value):
-        raise ValueError(f"{value!r} is not a UN/ECE Rec 20 unit code such as EA, KGM, LTR")
+    if value not in rec20():
+        raise ValueError(f"{value[:40]!r} is not a UN/ECE Rec 20 unit code such as EA, KGM, LTR")
     return value
 
 
@@ -62,9 +71,9 @@ Exact = Annotated[
     BeforeValidator(_exact),
     WithJsonSchema({"type": "string", "pattern": r"^-?\d{1,20}(\.\d{1,12})?$"}),
 ]
-Unit = Annotated[str, AfterValidator(_unit)]
+Unit = Annotated[str, AfterValidator(_unit), WithJsonSchema({"type": "string", "pattern": "^[A-Z0-9]{2,3}$"})]
 Time = Annotated[datetime, AfterValidator(_utc)]  # not pydantic's AwareDatetime: msgspec reads the log by the same types
-Count = Annotated[Exact, Field(ge=0)]
+Count = Annotated[Exact, Field(ge=0), WithJsonSchema({"type": "string", "pattern": r"^\d{1,20}(\.\d{1,12})?$"})]
 
 MANY_MAX = 10_000  # members of one list in a fact; a larger document is several facts
 

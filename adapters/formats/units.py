@@ -1,20 +1,10 @@
-"""Units: the UN/ECE Recommendation 20 codes, and X12's own codes (data element 355) as Rec 20.
+"""X12's own unit codes (data element 355) as UN/ECE Recommendation 20.
 
 An X12 code is never taken as the Rec 20 code that looks the same: ST is a set in X12 and a sheet in Rec 20. What the table does not have is
 unknown until configuration names it for its partner.
 """
 
-import json
 from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
-
-
-@cache
-def rec20() -> frozenset[str]:
-    """All codes of Recommendation 20, revision 17; `rec20.json` carries its notice."""
-    lines: list[str] = json.loads(files("adapters.formats").joinpath("rec20.json").read_text("utf-8"))["codes"]
-    return frozenset(code for line in lines for code in line.split())
 
 
 def from_x12(code: str, own: Mapping[str, str]) -> str | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
-import re
 import tomllib
 import zoneinfo
 from collections.abc import Mapping
@@ -19,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
+
+from events.vocabulary import rec20
 
 TOKEN_CHARS_MIN = 32
 """Characters of an API token on an address others can reach: 32 hex digits are 128 bits."""
@@ -34,7 +35,6 @@ _SECTIONS: dict[str, frozenset[str]] = {
     "watch": frozenset({"folder"}),
 }
 _PARTNER_KEYS = frozenset({"zone", "units"})
-_UNIT_CODE = re.compile(r"[A-Z0-9]{2,3}")
 
 
 class ConfigError(Exception):
@@ -221,9 +221,9 @@ class _Source:
     def _units(where: str, units: object) -> dict[str, str]:
         if not isinstance(units, dict):
             raise ConfigError(f'{where}: units must be a table, not {_kind(units)}: write units = {{ BX = "CS" }}')
-        for code, rec20 in units.items():
-            if not isinstance(rec20, str) or not _UNIT_CODE.fullmatch(rec20):
-                raise ConfigError(f"{where}: units.{code} = {rec20!r} is not a UN/ECE Rec 20 code: write one such as EA, KGM, LTR")
+        for code, unit in units.items():
+            if not isinstance(unit, str) or unit not in rec20():
+                raise ConfigError(f"{where}: units.{code} = {unit!r} is not a UN/ECE Rec 20 code: write one such as EA, KGM, LTR")
         return dict(units)
 
 

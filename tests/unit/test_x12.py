@@ -12,6 +12,7 @@ from adapters.formats import units, x12
 from adapters.formats.x12_values import decimal_text
 from adapters.x12_asn import MAPPING
 from events.base import Fact
+from events.vocabulary import rec20
 from hub.intake.mapping import Context, Held, Line, Part, Partner
 
 SSCC = "106141412345678908"  # GS1 General Specifications: check digit 8
@@ -260,7 +261,7 @@ def test_daylight_time_by_rule() -> None:
 
 def test_a_partners_own_unit_comes_before_the_table() -> None:
     assert said(notice("HL*2*1*I", "LIN**BP*X", "SN1**5*CT", ACME=Partner(units={"CT": "EA"}))["HL2"])[3] == ("5", "EA")
-    assert all(code in units.rec20() for code in units.X12.values())
+    assert all(code in rec20() for code in units.X12.values())
     assert units.from_x12("ST", {}) == "SET"
     assert units.from_x12("ZZ", {}) is None
 
