@@ -25,10 +25,10 @@ class HttpQueue:
     def submit(self, body: bytes, headers: Mapping[str, str], received_at: datetime) -> "Future[Outcome]":
         """Hand in a body; the future gives its durable outcome. Raises `QueueFull`."""
         future: Future[Outcome] = Future()
+        future.set_running_or_notify_cancel()  # from here on nobody can cancel it, so `done` cannot find it cancelled
 
         def done(outcome: Outcome) -> None:
-            if not future.done():
-                future.set_result(outcome)
+            future.set_result(outcome)
 
         try:
             self._waiting.put_nowait(Delivery(body, "http", received_at, headers, done))

@@ -192,24 +192,31 @@ class Loop:
         self._open = False
 
     def step(self, stop: threading.Event, wait_s: float = 0.5) -> int:
-        """One batch; how many deliveries were acknowledged. An unreachable source or log is waited for with back-off, visibly."""
+        """One batch; how many deliveries were acknowledged. An unreachable source or log is waited for with back-off, visibly.
+
+        A batch that is given up (stopped, or an error) leaves the adapter closed: a source sends again what a connection did not acknowledge.
+        """
         try:
             if not self._open:
                 self.adapter.open()
                 self._open = True
             deliveries = self.adapter.receive(limits.INTAKE_BATCH_MAX, wait_s)
+            if not deliveries:
+                return 0
+            outcomes = self._until_durable(deliveries, stop)
+            for delivery, outcome in zip(deliveries, outcomes or (), strict=outcomes is not None):
+                delivery.done(outcome)
         except Unavailable as error:
             self._report(f"{self.adapter.name}: {error}")
             self._close()
             stop.wait(limits.RETRY_FIRST_S * 10)
             return 0
-        if not deliveries:
-            return 0
-        outcomes = self._until_durable(deliveries, stop)
+        except BaseException:
+            self._close()
+            raise
         if outcomes is None:
+            self._close()
             return 0
-        for delivery, outcome in zip(deliveries, outcomes, strict=True):
-            delivery.done(outcome)
         return len(deliveries)
 
     def run(self, stop: threading.Event) -> None:
@@ -231,5 +238,5 @@ class Loop:
 
     def _close(self) -> None:
         if self._open:
-            self.adapter.close()
             self._open = False
+            self.adapter.close()
