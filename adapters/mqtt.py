@@ -1,7 +1,8 @@
 """MQTT in: QoS 1 with manual acknowledgement and a persistent session, so that the broker keeps whatever the hub has not made durable.
 
-paho's own thread only puts bytes into a bounded queue; it must not raise, or its loop ends silently (reliability.md §4). That the connection
-really carries messages is known from a heartbeat that goes through the broker, not from a flag.
+paho's own thread only puts bytes into a bounded queue; it must not raise, or its loop ends silently (reliability.md §4). While the queue is
+full that thread waits, so the broker does too. That the connection really carries messages is known from a heartbeat that goes through the
+broker, not from a flag.
 """
 
 import queue
@@ -20,7 +21,7 @@ from hub.intake.delivery import Delivery, Outcome
 
 CONNECT_S = 10.0
 HEARTBEAT_S = 5.0  # how often a heartbeat is sent
-SILENT_S = 20.0  # without one coming back for this long the connection is dead, whatever paho says
+SILENT_S = 15.0  # one that did not come back for this long: the connection is dead, whatever paho says
 KEEPALIVE_S = 15
 
 
@@ -40,13 +41,14 @@ class MqttAdapter:
         self._host, self._port, self._topics, self._client_id = host, port, list(topics), client_id
         self._credentials = (username, password)
         self._heartbeat_topic = f"hub/heartbeat/{client_id}"
-        self._messages: queue.Queue[tuple[int, mqtt.MQTTMessage]] = queue.Queue()
+        self._messages: queue.Queue[tuple[int, mqtt.MQTTMessage]] = queue.Queue(limits.MQTT_WAITING_MAX)
         self._client: mqtt.Client | None = None
         self._lock = threading.Lock()
         self._session = 0  # counts connections: an acknowledgement belongs to the one its message came on
         self._subscribed = threading.Event()
         self._refusal = ""
-        self._beat_sent = self._beat_seen = 0.0
+        self._beat_sent = 0.0
+        self._beat_missing_since = 0.0  # when the first heartbeat was sent that has not come back; 0 if none is missing
 
     @property
     def name(self) -> str:
@@ -65,11 +67,10 @@ class MqttAdapter:
         )
         if self._credentials[0]:
             client.username_pw_set(*self._credentials)
-        client.max_inflight_messages_set(limits.MQTT_WAITING_MAX)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
-        self._messages = queue.Queue()
+        self._messages = queue.Queue(limits.MQTT_WAITING_MAX)
         self._subscribed.clear()
         self._refusal = ""
         with self._lock:
@@ -84,8 +85,11 @@ class MqttAdapter:
         client.loop_start()
         if not self._subscribed.wait(CONNECT_S) or self._refusal:
             self.close()
-            raise Unavailable(f"the MQTT broker {self._host}:{self._port} {self._refusal or 'did not confirm the subscription in time'}")
-        self._beat_seen = self._beat_sent = time.monotonic()
+            raise Unavailable(
+                f"the MQTT broker {self._host}:{self._port} {self._refusal or 'did not confirm the subscription in time'}: look at its log and at "
+                "what this client may do there, or correct HUB_MQTT_URL or HUB_MQTT_TOPICS"
+            )
+        self._beat_sent, self._beat_missing_since = time.monotonic(), 0.0
 
     def receive(self, limit: int, wait_s: float) -> Sequence[Delivery]:
         """What came, in its order. Raises `Unavailable` when the heartbeat stays away."""
@@ -109,12 +113,18 @@ class MqttAdapter:
 
     def _beat(self) -> None:
         now = time.monotonic()
-        client = self._client
-        if client is None or not client.is_connected() or now - self._beat_seen > SILENT_S:
+        client, missing_since = self._client, self._beat_missing_since
+        lost = client is None or not client.is_connected()
+        silent = missing_since != 0.0 and now - missing_since > SILENT_S
+        if client is None or lost or silent:
             self.close()
-            raise Unavailable(f"the connection to the MQTT broker {self._host}:{self._port} is lost: connecting again")
+            what = "is lost" if lost else f"carries nothing: no heartbeat came back for {SILENT_S:.0f} s"
+            # some brokers drop the words of a client that may not write there, some drop the client
+            hint = f"; if this repeats, allow this client to write and read {self._heartbeat_topic}" if missing_since else ""
+            raise Unavailable(f"the connection to the MQTT broker {self._host}:{self._port} {what}: connecting again{hint}")
         if now - self._beat_sent > HEARTBEAT_S:
             self._beat_sent = now
+            self._beat_missing_since = self._beat_missing_since or now  # before it is sent: its answer may be here sooner than we are back
             client.publish(self._heartbeat_topic, b"", qos=0)
 
     def _delivery(self, session: int, message: mqtt.MQTTMessage) -> Delivery:
@@ -134,16 +144,25 @@ class MqttAdapter:
             self._refusal = f"refused the connection: {reason}"
             self._subscribed.set()
             return
-        client.subscribe([(topic, 1) for topic in self._topics] + [(self._heartbeat_topic, 0)])
+        try:
+            client.subscribe([(topic, 1) for topic in self._topics] + [(self._heartbeat_topic, 0)])
+        except ValueError as error:  # paho's word for a filter that MQTT does not allow
+            self._refusal = f"cannot be asked for {', '.join(self._topics)} ({error})"
+            self._subscribed.set()
 
     def _on_subscribe(self, client: mqtt.Client, data: Any, mid: int, reasons: Any, properties: Any) -> None:
-        refused = [topic for topic, reason in zip(self._topics, reasons, strict=False) if reason.is_failure]
+        refused = [topic for topic, reason in zip([*self._topics, self._heartbeat_topic], reasons, strict=False) if reason.is_failure]
         if refused:
             self._refusal = f"refused the subscription to {', '.join(refused)}"
         self._subscribed.set()
 
     def _on_message(self, client: mqtt.Client, data: Any, message: mqtt.MQTTMessage) -> None:
+        self._beat_missing_since = 0.0  # by any message: behind a long row of them a heartbeat may be late
         if bytes(message._topic) == self._heartbeat_topic.encode():
-            self._beat_seen = time.monotonic()
             return
-        self._messages.put((self._session, message))
+        while client is self._client:  # what is not taken before the end comes again
+            try:
+                self._messages.put((self._session, message), timeout=0.1)
+            except queue.Full:
+                continue
+            return
