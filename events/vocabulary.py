@@ -4,11 +4,12 @@ Units are UN/ECE Recommendation 20 codes; GS1 keys carry their check digit (GS1 
 decimals, in JSON always strings; a binary float never enters.
 """
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any, NewType
@@ -23,6 +24,8 @@ LotId = NewType("LotId", str)
 SerialId = NewType("SerialId", str)
 HandlingUnitId = NewType("HandlingUnitId", str)
 
+_CONTEXT = Context(prec=40)  # Python's default of 28 digits would round what the pattern below allows
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _DECIMAL = re.compile(r"-?\d{1,20}(\.\d{1,12})?")
 
 
@@ -40,13 +43,21 @@ def _exact(value: object) -> Decimal:
     found = Decimal(value)  # type: ignore[arg-type]
     if not found.is_finite() or not _DECIMAL.fullmatch(format(found, "f")):
         raise ValueError("is out of range: at most 20 digits and 12 decimals")
-    found = found.normalize()
-    return found or Decimal(0)
+    return _CONTEXT.normalize(found) or Decimal(0)
+
+
+def _moment(value: object) -> datetime | str:
+    """Only text as RFC 3339 writes a moment: a number or a bare date would be guessed at."""
+    if isinstance(value, datetime) or (isinstance(value, str) and _TIME.fullmatch(value)):
+        return value
+    raise ValueError("must be a time with an offset as RFC 3339 writes it, such as 2026-01-05T06:00:00Z")
 
 
 def _utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("needs an offset, such as 2026-01-05T06:00:00Z")
+    if not 1800 <= value.year <= 9000:
+        raise ValueError(f"is in the year {value.year}: only 1800 to 9000 are taken")
     return value.astimezone(UTC)
 
 
@@ -72,7 +83,9 @@ Exact = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^-?\d{1,20}(\.\d{1,12})?$"}),
 ]
 Unit = Annotated[str, AfterValidator(_unit), WithJsonSchema({"type": "string", "pattern": "^[A-Z0-9]{2,3}$"})]
-Time = Annotated[datetime, AfterValidator(_utc)]  # not pydantic's AwareDatetime: msgspec reads the log by the same types
+Time = Annotated[
+    datetime, BeforeValidator(_moment), AfterValidator(_utc)
+]  # not pydantic's AwareDatetime: msgspec reads the log by the same types
 Count = Annotated[Exact, Field(ge=0), WithJsonSchema({"type": "string", "pattern": r"^\d{1,20}(\.\d{1,12})?$"})]
 
 MANY_MAX = 10_000  # members of one list in a fact; a larger document is several facts
@@ -116,6 +129,15 @@ class Thing:
 
 
 Things = Annotated[tuple[Thing, ...], Field(min_length=1, max_length=MANY_MAX)]
+
+
+NAME_BYTES_MAX = 1000  # of a name in an index entry, whose limit is 2704 in PostgreSQL
+
+
+def bounded(name: str) -> str:
+    """A name as indexes keep it: itself, or for one over 1000 bytes its beginning and its sha256."""
+    raw = name.encode()
+    return name if len(raw) <= NAME_BYTES_MAX else f"{name[:200]}…{hashlib.sha256(raw).hexdigest()}"
 
 
 def gs1_check_digit(digits: str) -> str:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from events import canonical
 from events.base import Envelope, Fact
-from events.errors import HubError, Unavailable
+from events.errors import HubError, Refused, Unavailable
 from events.integration import ContentConflicted, DeliveryQuarantined
 from hub import limits
 from hub.intake.delivery import Adapter, Delivery, LineOutcome, Outcome, PartOutcome
@@ -66,7 +66,7 @@ class Intake:
     def take_part(self, body: bytes, sha256: str, part: int, received_at: datetime) -> Outcome:
         """One part of a delivery that is kept already, mapped anew; for re-drive."""
         parts = [p for p in self.map(body, sha256, {}, "unknown") if p.number == part]
-        return self._append([_Mapped(Delivery(body, "redrive", received_at), sha256, parts)])[0]
+        return self._append([_Mapped(Delivery(body, "redrive", received_at), sha256, parts)], arrived=False)[0]
 
     def map(self, body: bytes, sha256: str, headers: Mapping[str, str], transport: str) -> Sequence[Part]:
         """The parts of a body. A mapping that raises is a fault of ours: the delivery is held with its trace, and the hub goes on."""
@@ -81,7 +81,19 @@ class Intake:
             return [Part(1, "unknown", transport, [Held("", reason, place)])]
         return [Part(1, "unknown", transport, [Held("", "no format that the hub knows", "")])]
 
-    def _append(self, mapped: Sequence[_Mapped]) -> list[Outcome]:
+    def _append(self, mapped: Sequence[_Mapped], *, arrived: bool = True) -> list[Outcome]:
+        """Append all together; where the log cannot hold something, the others alone, and what it cannot hold in quarantine."""
+        try:
+            return self._append_together(mapped, arrived=arrived)
+        except Refused as error:
+            if len(mapped) > 1:
+                half = len(mapped) // 2
+                return self._append(mapped[:half], arrived=arrived) + self._append(mapped[half:], arrived=arrived)
+            (one,) = mapped
+            held = [Part(p.number, p.format, p.source, [Held("", str(error), "", p.source)]) for p in one.parts]
+            return self._append_together([_Mapped(one.delivery, one.sha256, held)], arrived=arrived)
+
+    def _append_together(self, mapped: Sequence[_Mapped], *, arrived: bool) -> list[Outcome]:
         facts: list[Fact] = []
         for m in mapped:
             for part in m.parts:
@@ -111,7 +123,7 @@ class Intake:
         for fact, result in zip(refused, self._append_all(refused), strict=True):
             if isinstance(result, Duplicate):
                 again.append((fact.envelope.source, fact.envelope.key))
-        if again:
+        if again and arrived:
             self._log.count_again(again)
         return outcomes
 

@@ -10,6 +10,7 @@ from typing import Any
 from events.base import Envelope, Fact
 from events.errors import Corrupt
 from events.integration import QuarantineRedriven
+from hub.intake.delivery import WORST_FIRST
 from hub.intake.door import Intake
 from hub.intake.mapping import Held, Line
 from hub.log.store import Accepted, Conflict, Log
@@ -26,27 +27,27 @@ def redrive_entry(log: Log, intake: Intake, entry: Mapping[str, Any]) -> tuple[s
     held_fact = log.find(entry["source"], entry["held_key"])
     if held_fact is None:
         raise Corrupt(f"entry {entry['id']} of the quarantine view is not in the log: run hub replay verify")
-    if entry["line"]:
+    if entry["line"] or entry["kind"] == "conflict":
         outcome, added, reason = _line_again(log, intake, entry, body)
+        settled = outcome in ("accepted", "duplicate")
     else:
-        outcome, added, reason = _part_again(intake, entry, body, held_fact.envelope)
-    if outcome in ("accepted", "duplicate"):
+        settled, outcome, added, reason = _part_again(intake, entry, body, held_fact.envelope)
+    if settled:
         log.append([_decision(held_fact.envelope, entry, outcome, added)])
     return outcome, added, reason
 
 
-def _part_again(intake: Intake, entry: Mapping[str, Any], body: bytes, held: Envelope) -> tuple[str, int, str]:
-    """A whole part: lines of it that cannot be mapped now become entries of their own."""
-    lines = [line for part in intake.take_part(body, entry["sha256"], entry["part"], held.occurred_at).parts for line in part.lines]
-    still = next((line for line in lines if line.outcome == "quarantined" and line.path == ""), None)
-    if still or not lines:
-        return (
-            "quarantined",
-            0,
-            (f"{still.place}: {still.reason}" if still and still.place else still.reason if still else "the part is gone"),
-        )
+def _part_again(intake: Intake, entry: Mapping[str, Any], body: bytes, held: Envelope) -> tuple[bool, str, int, str]:
+    """A whole part. Where it maps now it is settled: lines of it that are held or in conflict have entries of their own by then."""
+    parts = intake.take_part(body, entry["sha256"], entry["part"], held.occurred_at).parts
+    lines = [line for part in parts for line in part.lines]
+    if not lines:
+        return False, "quarantined", 0, "the part is gone"
     added = sum(line.outcome == "accepted" for line in lines)
-    return "accepted" if added else "duplicate", added, ""
+    outcome = next(name for name in WORST_FIRST if any(line.outcome == name for line in lines))
+    trouble = next((line for line in lines if line.outcome == outcome and line.reason), None)
+    reason = "" if trouble is None else f"{trouble.place}: {trouble.reason}" if trouble.place else trouble.reason
+    return not any(line.outcome == "quarantined" and line.path == "" for line in lines), outcome, added, reason
 
 
 def _line_again(log: Log, intake: Intake, entry: Mapping[str, Any], body: bytes) -> tuple[str, int, str]:
@@ -60,7 +61,8 @@ def _line_again(log: Log, intake: Intake, entry: Mapping[str, Any], body: bytes)
             if line.path == entry["line"]:
                 facts += _wanted(line, entry)
     if not facts:
-        return "quarantined", 0, f"line {entry['line']} of part {entry['part']} is not found in its bytes any more"
+        where = f"line {entry['line']}" if entry["line"] else "the document"
+        return "quarantined", 0, f"{where} of part {entry['part']} is not found in its bytes any more"
     results = log.append(facts)
     added = sum(isinstance(r, Accepted) for r in results)
     if conflict := next((r for r in results if isinstance(r, Conflict)), None):

@@ -24,12 +24,11 @@ from eventsourcing.persistence import (
     Subscription,
 )
 
-from events.errors import Unavailable
+from events.errors import Refused, Unavailable
 from hub import limits
-from hub.log.codec import Row
-from hub.log.store import CHANNEL, Log, VersionTaken
+from hub.log.codec import AGGREGATE, Row
+from hub.log.store import CHANNEL, Log
 
-_PREFIX = "aggregate/"
 _SOURCE = "eventsourcing"
 
 
@@ -49,7 +48,7 @@ class LogAggregateRecorder(AggregateRecorder):
         at = self._now()
         try:
             return self.log.append_rows([_row(event, at) for event in stored_events])
-        except (VersionTaken, psycopg.IntegrityError) as error:
+        except Refused as error:
             raise IntegrityError(str(error)) from error
         except Unavailable as error:
             raise OperationalError(str(error)) from error
@@ -66,7 +65,7 @@ class LogAggregateRecorder(AggregateRecorder):
         """The events of one aggregate in order, or in reverse."""
         query = f"""select version, type, data from log.event where stream = %s and version > %s and version <= %s
                     order by version {"desc" if desc else "asc"} limit %s"""  # noqa: S608 - asc or desc
-        values = [f"{_PREFIX}{originator_id}", -1 if gt is None else gt, 2**62 if lte is None else lte, limit]
+        values = [f"{AGGREGATE}{originator_id}", -1 if gt is None else gt, 2**62 if lte is None else lte, limit]
         rows = self.log.select(query, values)
         return [StoredEvent(originator_id, version, topic, bytes(data)) for version, topic, data in rows]
 
@@ -92,7 +91,7 @@ class LogRecorder(LogAggregateRecorder, ApplicationRecorder):
         query = """select position, stream, version, type, data from log.event where position >= %s and position <= %s
                    and (%s::text[] is null or type = any(%s)) and starts_with(stream, %s) order by position limit %s"""
         wanted = list(topics) or None
-        rows = self.log.select(query, [first, 2**62 if stop is None else stop, wanted, wanted, _PREFIX, limit])
+        rows = self.log.select(query, [first, 2**62 if stop is None else stop, wanted, wanted, AGGREGATE, limit])
         return [Notification(_originator(stream), version, topic, bytes(data), position) for position, stream, version, topic, data in rows]
 
     def max_notification_id(self) -> int | None:
@@ -130,7 +129,7 @@ class LogSubscription(ListenNotifySubscription[LogRecorder]):
 
 
 def _originator(stream: str) -> UUID | str:
-    name = stream.removeprefix(_PREFIX)
+    name = stream.removeprefix(AGGREGATE)
     try:
         return UUID(name)
     except ValueError:
@@ -138,7 +137,7 @@ def _originator(stream: str) -> UUID | str:
 
 
 def _row(event: StoredEvent, at: datetime) -> Row:
-    stream, key = f"{_PREFIX}{event.originator_id}", f"{event.originator_id}#{event.originator_version}"
+    stream, key = f"{AGGREGATE}{event.originator_id}", f"{event.originator_id}#{event.originator_version}"
     digest = hashlib.sha256(event.state).digest()
     return Row(
         stream=stream,

@@ -19,6 +19,7 @@ from hub.log.codec import COLUMNS, Row, decode, encode, receipt_key
 
 R = TypeVar("R")
 APPEND_LOCK = 0x6C6F67  # advisory lock, per database
+_CANNOT_HOLD = ("22", "23", "54")  # SQLSTATE classes data exception, integrity constraint, program limit: the same again fails again
 CHANNEL = "hub_log"  # NOTIFY: one per append, only a wake-up
 
 
@@ -247,9 +248,14 @@ class Log:
                     self._connection = psycopg.connect(self.url, application_name="hub log")
                 with self._connection.transaction(), self._connection.cursor() as cursor:
                     return work(cursor)
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            except psycopg.Error as error:
                 self._drop()
-                raise Unavailable(f"the log cannot be reached: {error}") from error
+                code = error.sqlstate or ""
+                if code[:2] in _CANNOT_HOLD:
+                    raise Refused(f"the log cannot hold it: {error}") from error
+                if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+                    raise Unavailable(f"the log cannot be reached: {error}") from error
+                raise
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -11,10 +11,13 @@ from eventsourcing.tests.persistence import (
     NonInterleavingNotificationIDsBaseCase,
 )
 
+from hub.app import queries
+from hub.app.wiring import views
+from hub.log.follow import Follower
 from hub.log.migrate import migrate
 from hub.log.recorder import LogAggregateRecorder, LogRecorder
 from hub.log.store import Log
-from tests.facts import as_role
+from tests.facts import as_role, received
 
 
 @pytest.fixture
@@ -58,3 +61,16 @@ def test_recorder_writes_the_table_that_append_writes(door_url: str, fresh_datab
         assert connection.execute("select position, stream, version, type from log.event").fetchall() == [
             (1, "aggregate/order-7", 1, "decided")
         ]
+
+
+def test_events_of_aggregates_halt_no_view_and_can_be_read(door_url: str, fresh_database: str) -> None:
+    with Log(door_url) as log:
+        log.append([received("R1", "A", "L1", "5")])
+        LogRecorder(log).insert_events([StoredEvent("order-7", 1, "my.module:Order.Decided", b"{}")])
+        log.append([received("R2", "A", "L1", "2")])
+        assert [row["type"] for row in queries.events(log)][1] == "my.module:Order.Decided"
+    for view in views():
+        follower = Follower(as_role(fresh_database, "hub_follow"), view)
+        follower.ensure()
+        assert follower.step() == 3
+        follower.close()
