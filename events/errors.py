@@ -2,18 +2,23 @@
 
 HubError
 ├── Refused       the caller's fault: malformed, unmappable, not allowed. Never retried as it is.
-│   └── Unmappable   a delivery, or a line of one, that no mapping understands: it is quarantined
+│   ├── Unmappable   a delivery, or a line of one, that no mapping understands: it is quarantined
+│   └── ConfigError  settings or a home that cannot be used (hub/app/settings.py)
 ├── Unavailable   a server or a file is out of reach: try again, nothing was lost
 └── Corrupt       what is stored contradicts itself: stop and call a person
 """
 
 
 class HubError(Exception):
-    """Base of all errors of the hub. `str(error)` names the object, the cause and the next step."""
+    """Base of all errors of the hub. `str(error)` names the object, the cause and the next step; `exit_code` is what a command ends with."""
+
+    exit_code = 3
 
 
 class Refused(HubError):
     """The caller's fault; repeating the same call gives the same answer."""
+
+    exit_code = 2
 
 
 class Unmappable(Refused):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+from events.errors import Refused
 from events.vocabulary import rec20
 
 TOKEN_CHARS_MIN = 32
@@ -37,10 +38,8 @@ _SECTIONS: dict[str, frozenset[str]] = {
 _PARTNER_KEYS = frozenset({"zone", "units"})
 
 
-class ConfigError(Exception):
+class ConfigError(Refused):
     """The caller's configuration cannot be used; the message says where, why and what to do. Exit code 2."""
-
-    exit_code = 2
 
 
 class Secret:

@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass, field
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from events.errors import Unavailable
 from hub.app.home import Home, write_atomically
 from hub.app.servers import process
 from hub.app.servers.postgres import PrivateServer
-from hub.app.servers.process import Unavailable
 
 STEP_S = 0.05
 PAUSE_S_MAX = 5.0

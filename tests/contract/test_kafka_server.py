@@ -14,10 +14,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from events.errors import Unavailable
 from hub.app.servers import kafka as server
 from hub.app.servers import process
 from hub.app.servers.kafka import Kafka
-from hub.app.servers.process import Unavailable
 from tests.conftest import need
 
 pytestmark = pytest.mark.kafka

@@ -17,11 +17,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from events.errors import Unavailable
 from hub.app.home import Home
 from hub.app.servers import process
 from hub.app.servers.cluster import leftovers
 from hub.app.servers.postgres import PrivateServer, database
-from hub.app.servers.process import Unavailable
 from hub.app.settings import ConfigError, Settings
 
 ROOT = Path(__file__).resolve().parents[2]

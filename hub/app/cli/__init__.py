@@ -7,10 +7,7 @@ import sys
 
 import click
 
-from events.errors import Corrupt, Refused
-from events.errors import Unavailable as HubUnavailable
-from hub.app.servers.process import Unavailable as ServerUnavailable
-from hub.app.settings import ConfigError
+from events.errors import HubError
 
 
 def main() -> None:
@@ -30,10 +27,8 @@ def run(arguments: list[str]) -> int:
         return 2
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except (ConfigError, Refused) as error:
-        return _say(error, 2)
-    except (HubUnavailable, ServerUnavailable, Corrupt) as error:
-        return _say(error, 3)
+    except HubError as error:
+        return _say(error, error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         return _say("interrupted; what was done is durable, the same command goes on", 130)
     except BrokenPipeError:  # the reader of a list has seen enough

@@ -15,8 +15,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from events.errors import Unavailable
 from hub.app.home import Home, write_atomically
-from hub.app.servers.process import Unavailable
 
 HOST = "127.0.0.1"
 

@@ -18,10 +18,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from events.errors import Unavailable
 from hub.app.home import Home, sync_folder
 from hub.app.servers import process
 from hub.app.servers.identity import identity, works_in_child
-from hub.app.servers.process import Unavailable
 
 DATABASE = "millwright"
 OWNER = "hub_owner"

@@ -12,7 +12,7 @@ import pwd
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hub.app.servers.process import Unavailable
+from events.errors import Unavailable
 
 _CLONE_NEWUSER = 0x10000000
 _LIBC = ctypes.CDLL(None, use_errno=True)

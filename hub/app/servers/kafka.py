@@ -31,9 +31,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
+from events.errors import Unavailable
 from hub.app.home import write_atomically
 from hub.app.servers import process
-from hub.app.servers.process import Unavailable
 
 VERSION = "4.1.1"
 JAVA_MIN = 17  # the oldest Java that a Kafka 4 broker runs on

@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from events.errors import Unavailable
 from hub.app.home import Home, write_atomically
 from hub.app.servers import process
 from hub.app.servers.cluster import PORT, Cluster
-from hub.app.servers.process import Unavailable
 from hub.app.settings import ConfigError
 
 GRACE_S = 0.3

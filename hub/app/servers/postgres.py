@@ -23,10 +23,10 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg import conninfo, sql
 
+from events.errors import Unavailable
 from hub.app.home import Home, write_atomically
 from hub.app.servers import process
 from hub.app.servers.cluster import DATABASE, OWNER, leftovers
-from hub.app.servers.process import Unavailable
 from hub.app.settings import ConfigError, Settings
 
 ROLES = ("hub_door", "hub_follow", "hub_read")

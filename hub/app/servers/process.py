@@ -2,8 +2,6 @@
 
 `flock` belongs to an open file, so the kernel drops it with the last process that has it, however that one ended. A parent-death
 signal (Linux) ends a child with its parent, even after kill -9. A process is named by pid and start time, since pids come again.
-
-Errors: `Unavailable` (exit code 3).
 """
 
 from __future__ import annotations
@@ -26,12 +24,6 @@ LOG_BYTES_MAX = 8 * 1024 * 1024
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-class Unavailable(Exception):
-    """Something we depend on is not there now; the message says what, why and what to do. Exit code 3."""
-
-    exit_code = 3
 
 
 # -- locks --
