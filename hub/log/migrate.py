@@ -1,5 +1,6 @@
 """Brings a database to the schema of this hub, acting as its owner: tables, roles, rights."""
 
+import hashlib
 from collections.abc import Mapping
 from importlib.resources import files
 
@@ -17,7 +18,7 @@ _LOCK = 0x6D696C6C  # advisory: several hubs may start at once
 def migrate(owner_url: str, passwords: Mapping[str, str] | None = None) -> None:
     """Create or upgrade everything the hub needs; cheap where nothing is to do.
 
-    `passwords` gives the LOGIN roles theirs (None: a private server that trusts its socket). Raises `Refused` for a server whose settings
+    `passwords` are those of the home's own LOGIN roles (None: a private server that trusts its socket). Raises `Refused` for a server whose settings
     would lose what it confirmed or whose schema is newer than this program, `Unavailable` if it cannot be reached.
     """
     try:
@@ -32,6 +33,18 @@ def migrate(owner_url: str, passwords: Mapping[str, str] | None = None) -> None:
         raise Unavailable(f"the database cannot be reached as its owner: {error}") from error
 
 
+def login_name(role: str, passwords: Mapping[str, str]) -> str:
+    """The LOGIN role by which one home acts as `role` on a server that several homes may share: none changes another's password."""
+    return f"{role}_{hashlib.sha256(''.join(passwords[name] for name in ROLES).encode()).hexdigest()[:8]}"
+
+
+def _login(cursor: psycopg.Cursor[tuple[object, ...]], role: str, name: str, password: str) -> None:
+    cursor.execute("select 1 from pg_roles where rolname = %s", [name])
+    if cursor.fetchone() is None:
+        make = sql.SQL("create role {} login nosuperuser nocreatedb nocreaterole password {} in role {}")
+        cursor.execute(make.format(sql.Identifier(name), sql.Literal(password), sql.Identifier(role)))
+
+
 def _check_settings(cursor: psycopg.Cursor[tuple[object, ...]]) -> None:
     for name, wanted in REQUIRED_SETTINGS.items():
         cursor.execute("select current_setting(%s)", [name])
@@ -40,6 +53,9 @@ def _check_settings(cursor: psycopg.Cursor[tuple[object, ...]]) -> None:
             raise Refused(
                 f"the database server runs with {name} = {found}: what it confirms can be lost. Set {name} = {wanted} and restart it"
             )
+    cursor.execute("select current_setting('synchronous_commit')")
+    if cursor.fetchone() == ("off",):
+        raise Refused("the database server runs with synchronous_commit = off: what it confirms can be lost. Set it to on and reload")
 
 
 def _version(cursor: psycopg.Cursor[tuple[object, ...]]) -> int | None:
@@ -69,7 +85,7 @@ def _roles(cursor: psycopg.Cursor[tuple[object, ...]], passwords: Mapping[str, s
             )
             cursor.execute(make.format(sql.Identifier(role)))
         if passwords:
-            cursor.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(passwords[role])))
+            _login(cursor, role, login_name(role, passwords), passwords[role])
         cursor.execute(sql.SQL("grant connect on database {} to {}").format(sql.Identifier(str(database)), sql.Identifier(role)))
     cursor.execute(sql.SQL("grant create on database {} to hub_follow").format(sql.Identifier(str(database))))
     cursor.execute(files("hub.log").joinpath("roles.sql").read_bytes())

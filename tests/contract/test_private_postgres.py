@@ -23,6 +23,7 @@ from hub.app.servers import process
 from hub.app.servers.cluster import leftovers
 from hub.app.servers.postgres import PrivateServer, database
 from hub.app.settings import ConfigError, Settings
+from hub.log.migrate import login_name, migrate
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -305,6 +306,27 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 # -- a server of one's own --
 
 
+def test_two_homes_on_one_server_change_nothing_of_each_other(tmp_path: Path) -> None:
+    """Roles belong to the server: a second hub, on a copy of the log, must not lock the first one out."""
+    with database(Settings(home=tmp_path / "theirs")) as theirs:
+        urls, kept, first = [], {}, {}
+        for name in ("one", "two"):
+            url = theirs.owner_url.replace("/millwright?", f"/{name}?")
+            with database(Settings(home=tmp_path / name, database_url=url)) as db:
+                assert db.passwords is not None
+                migrate(db.owner_url, db.passwords)
+                urls.append(db.url("hub_door"))
+            with psycopg.connect(theirs.owner_url) as owner:
+                kept = dict(owner.execute("select rolname, rolpassword from pg_authid where rolname like 'hub\\_%'").fetchall())
+            first = first or kept
+        assert {role: kept[role] for role in first} == first
+        assert len(kept) == len(first) + 3
+        for url in urls:
+            with psycopg.connect(url) as connection:
+                found = connection.execute("select current_user::text, has_table_privilege('log.event', 'update')").fetchone()
+                assert found == ("hub_door", False)
+
+
 def test_a_server_of_ones_own(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with database(Settings(home=tmp_path / "theirs")) as theirs:
@@ -312,9 +334,10 @@ def test_a_server_of_ones_own(tmp_path: Path) -> None:
         with database(Settings(home=home, database_url=fresh)) as db, psycopg.connect(db.owner_url) as connection:
             assert connection.execute("SELECT current_database(), current_user").fetchone() == ("fresh", "hub_owner")
             assert db.passwords is not None
-            connection.execute("CREATE ROLE hub_read LOGIN")
+        migrate(db.owner_url, db.passwords)
         with psycopg.connect(db.url("hub_read")) as connection:
-            assert connection.execute("SELECT current_user").fetchone() == ("hub_read",)
+            assert connection.execute("SELECT current_user, session_user").fetchone() == ("hub_read", login_name("hub_read", db.passwords))
+            assert connection.execute("show timezone").fetchone() == ("UTC",)
             assert connection.info.password == db.passwords["hub_read"]
         assert stat.S_IMODE((home / "secrets" / "roles.json").stat().st_mode) == 0o600
         with database(Settings(home=home, database_url=theirs.owner_url.replace("/millwright?", "?"))) as again:

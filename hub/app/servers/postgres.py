@@ -28,9 +28,7 @@ from hub.app.home import Home, write_atomically
 from hub.app.servers import process
 from hub.app.servers.cluster import DATABASE, OWNER, leftovers
 from hub.app.settings import ConfigError, Settings
-
-ROLES = ("hub_door", "hub_follow", "hub_read")
-"""The LOGIN roles that the hub works as; migrations make them."""
+from hub.log.migrate import ROLES, login_name
 
 START_S = 150.0
 """Longest wait for the private server: another one's shutdown, initdb, recovery."""
@@ -73,8 +71,11 @@ class Database:
             raise ValueError(f"role {role!r} is none of the hub's: use one of {', '.join(ROLES)}, or owner_url in migrations")
         parts = conninfo.conninfo_to_dict(self.owner_url)
         parts.pop("passfile", None)
-        parts["password"] = self.passwords[role] if self.passwords is not None else None
-        return to_url({**parts, "user": role})
+        options = f"{parts.get('options') or ''} -c timezone=UTC -c datestyle=ISO".strip()  # whatever the server and PGTZ say
+        if self.passwords is None:
+            return to_url({**parts, "user": role, "password": None, "options": options})
+        login = login_name(role, self.passwords)
+        return to_url({**parts, "user": login, "password": self.passwords[role], "options": f"{options} -c role={role}"})
 
 
 @contextlib.contextmanager
