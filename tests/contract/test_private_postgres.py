@@ -309,7 +309,9 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 def test_two_homes_on_one_server_change_nothing_of_each_other(tmp_path: Path) -> None:
     """Roles belong to the server: a second hub, on a copy of the log, must not lock the first one out."""
     with database(Settings(home=tmp_path / "theirs")) as theirs:
-        urls, kept, first = [], {}, {}
+        urls: list[str] = []
+        kept: dict[str, str] = {}
+        first: dict[str, str] = {}
         for name in ("one", "two"):
             url = theirs.owner_url.replace("/millwright?", f"/{name}?")
             with database(Settings(home=tmp_path / name, database_url=url)) as db:
