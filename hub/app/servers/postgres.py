@@ -24,6 +24,7 @@ import psycopg
 from psycopg import conninfo, sql
 
 from events.errors import Unavailable
+from hub import limits
 from hub.app.home import Home, write_atomically
 from hub.app.servers import process
 from hub.app.servers.cluster import DATABASE, OWNER, leftovers
@@ -72,6 +73,8 @@ class Database:
         parts = conninfo.conninfo_to_dict(self.owner_url)
         parts.pop("passfile", None)
         options = f"{parts.get('options') or ''} -c timezone=UTC -c datestyle=ISO".strip()  # whatever the server and PGTZ say
+        if role != "hub_read":  # a reader may wait for a pager with its answer; who writes and stops holds up everybody
+            options += f" -c idle_in_transaction_session_timeout={limits.IDLE_IN_TRANSACTION_S * 1000:.0f}"
         if self.passwords is None:
             return to_url({**parts, "user": role, "password": None, "options": options})
         login = login_name(role, self.passwords)
