@@ -253,7 +253,7 @@ class Log:
                 code = error.sqlstate or ""
                 if code[:2] in _CANNOT_HOLD:
                     raise Refused(f"the log cannot hold it: {error}") from error
-                if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+                if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | psycopg.errors.IdleInTransactionSessionTimeout):
                     raise Unavailable(f"the log cannot be reached: {error}") from error
                 raise
 
