@@ -4,15 +4,16 @@ An event class is a frozen dataclass with a type name `area.noun_verbed` that is
 the door, once; what comes back from the log was validated when it was appended and is only decoded.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import msgspec
 from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError, with_config
 
-from events import canonical
+from events import canonical, plain
 from events.errors import Corrupt, Refused
 from events.vocabulary import Name, Time
 
@@ -47,8 +48,12 @@ class Event:
             raise Refused(f"{cls.type}: {explain(error)}") from None
 
     def data(self) -> dict[str, Any]:
-        """Its fields as JSON-like data without those that are None or empty: what is stored and digested."""
-        return _shrink(asdict(self))  # type: ignore[call-overload, no-any-return]
+        """Its fields as plain JSON data without those that are None or empty."""
+        return plain.plain(self)
+
+    def json(self) -> bytes:
+        """The same as canonical bytes: what is stored and digested."""
+        return plain.encoded(self)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -151,14 +156,6 @@ def explain(error: ValidationError, most: int = 5) -> str:
     return "; ".join(parts)
 
 
-def _shrink(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _shrink(v) for k, v in value.items() if v is not None and v != () and v != {}}
-    if isinstance(value, list | tuple):
-        return [_shrink(v) for v in value]
-    return value
-
-
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
@@ -190,11 +187,16 @@ class Fact:
     envelope: Envelope
     event: Event
 
-    def digest(self) -> bytes:
-        """sha256 over what the fact says; receive times, mapping, raw bytes and transport numbers do not count."""
+    def digest(self, data: bytes | None = None) -> bytes:
+        """sha256 over what the fact says; receive times, mapping, raw bytes and transport numbers do not count. `data`: its JSON, if at hand."""
         e = self.envelope
-        said = [] if self.event.keyed_only else [e.occurred_at, e.effective_at, self.event.data(), *([e.details] if e.details else [])]
-        return canonical.digest([self.event.type, e.source, e.key, *said])
+        said = hashlib.sha256(f"{self.event.type}\x00{e.source}\x00{e.key}\x00".encode())
+        if not self.event.keyed_only:
+            said.update(f"{e.occurred_at.isoformat()}\x00{e.effective_at.isoformat()}\x00".encode())
+            said.update(self.event.json() if data is None else data)
+            if e.details:
+                said.update(canonical.dumps(e.details))
+        return said.digest()
 
 
 @dataclass(frozen=True, slots=True)

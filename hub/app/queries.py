@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from psycopg import sql
 
@@ -75,7 +76,8 @@ def exceptions(cursor: Cursor) -> list[Row]:
             "subject": subject,
             "source": source,
             "business_key": key,
-            "sha256": _raw_of(cursor, source, key),
+            # the subject of a conflict is its held entry: the bytes that were refused, not those of the fact that stays
+            "sha256": _raw_of(cursor, UUID(subject) if kind == "content_conflict" else receipt_key(source, key)),
             "place": place,
             "reason": reason,
             "first_seen": canonical.time_text(first_seen),
@@ -97,8 +99,8 @@ def exception_counts(cursor: Cursor) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _raw_of(cursor: Cursor, source: str, key: str) -> str | None:
-    row = cursor.execute("select meta from log.event where key = %s", [receipt_key(source, key)]).fetchone()
+def _raw_of(cursor: Cursor, receipt: UUID) -> str | None:
+    row = cursor.execute("select meta from log.event where key = %s", [receipt]).fetchone()
     return canonical.loads(bytes(row[0])).get("raw") if row else None
 
 
@@ -123,7 +125,7 @@ def event_row(fact: Recorded) -> Row:
         "mapping": e.mapping,
         "raw": e.raw,
         "details": canonical.loads(canonical.dumps(e.details)) if e.details else None,
-        "data": canonical.loads(canonical.dumps(fact.event.data())),
+        "data": fact.event.data(),
     }
 
 

@@ -165,7 +165,7 @@ def _conflicted(m: _Mapped, part: Part, line: Line, fact: Fact, result: Conflict
         refused_source=fact.envelope.source,
         refused_key=fact.envelope.key,
         refused_type=fact.event.type,
-        refused_data=canonical.loads(canonical.dumps(fact.event.data())),
+        refused_data=fact.event.data(),
         stored_digest=result.stored.hex(),
         refused_digest=result.refused.hex(),
         reason=f"the key is taken by other content at position {result.position}",

@@ -67,7 +67,7 @@ def fact(event: Json, **more: Any) -> Fact:
 
 
 def data(event: Json) -> Json:
-    return {"type": fact(event).event.type, **canonical.loads(canonical.dumps(fact(event).event.data()))}
+    return {"type": fact(event).event.type, **fact(event).event.data()}
 
 
 def held(event: Json) -> tuple[str, str]:

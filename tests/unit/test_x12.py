@@ -57,7 +57,7 @@ def said(data: dict[str, Any]) -> tuple[Any, ...]:
         thing.get("lot"),
         thing.get("serial"),
         tuple(data.get("handling_units", ())),
-        quantity and (format(quantity["value"], "f"), quantity["unit"]),
+        quantity and (quantity["value"], quantity["unit"]),
     )
 
 
@@ -230,7 +230,7 @@ def test_the_header() -> None:
     header = notice(*segments)[""]
     assert (header["asn"], header["partner"], header["purpose"], header["carrier"]) == ("A1", "ACME", "00", "RDWY")
     assert (header["ship_from"], header["ship_to"], header["purchase_orders"]) == ("ACME (92:7)", "92:P1", ["PO1"])
-    assert (header["ship_at"].isoformat(), header["expected_at"].isoformat()) == ("2026-01-05T03:30:00+00:00", "2026-01-07T00:00:00+00:00")
+    assert (header["ship_at"], header["expected_at"]) == ("2026-01-05T03:30:00Z", "2026-01-07T00:00:00Z")
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_times_and_how_sure_they_are(segments: list[str], partner: Partner, expe
 def test_daylight_time_by_rule() -> None:
     for date, hour in (("20260308", 6), ("20260707", 5), ("20261101", 6), ("20060402", 5), ("20060401", 6)):
         header = notice(f"DTM*011*{date}*0300*CT", "HL*2*1*I", *ITEM)[""]
-        assert header["ship_at"].hour - 3 == (5 if date == "20260308" else hour), date
+        assert int(header["ship_at"][11:13]) - 3 == (5 if date == "20260308" else hour), date
 
 
 def test_a_partners_own_unit_comes_before_the_table() -> None:
