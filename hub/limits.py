@@ -18,6 +18,7 @@ KAFKA_ASK_S = 10.0  # while nothing comes, the brokers are asked this often whet
 KAFKA_ANSWER_S = 5.0  # one answer of the brokers
 INTAKE_BATCH_MAX = 200  # deliveries that share one append
 FACTS_PER_APPEND_MAX = 5000  # facts in one transaction: ≈ 3 MB of WAL, well under a second inside the lock
+STREAM_HEADS_MAX = 500_000  # streams whose last version a writer remembers: some 60 MB
 FOLLOW_BATCH_MAX = 2000  # events a follower folds in one transaction
 READ_BATCH_MAX = 2000  # events one read brings into memory
 POLL_S = 1.0  # a follower looks by itself this often; NOTIFY only wakes it sooner

@@ -2,15 +2,19 @@
 
 import base64
 import hashlib
+import struct
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import msgspec
 
 from events import canonical
 from events.base import Envelope, Event, Fact, Recorded, decoded
 from events.vocabulary import bounded
 
+_encode_meta = msgspec.json.Encoder(order="sorted").encode
 _META = ("time_quality", "correlation", "causation", "actor", "mapping", "raw", "details")
 
 COLUMNS = "position, stream, version, type, schema_version, source, business_key, occurred_at, effective_at, recorded_at, meta, data"
@@ -50,7 +54,7 @@ class Row:
     version: int | None
     type: str
     schema_version: int
-    key: uuid.UUID
+    key: bytes
     digest: bytes
     source: str
     business_key: str
@@ -60,9 +64,14 @@ class Row:
     data: bytes
 
 
-def receipt_key(source: str, business_key: str) -> uuid.UUID:
+def receipt_bytes(source: str, business_key: str) -> bytes:
     """What makes two deliveries of a fact the same: 16 bytes of sha256 over source and business key."""
-    return uuid.UUID(bytes=hashlib.sha256(f"{source}\x00{business_key}".encode()).digest()[:16])
+    return hashlib.sha256(f"{source}\x00{business_key}".encode()).digest()[:16]
+
+
+def receipt_key(source: str, business_key: str) -> uuid.UUID:
+    """The same as the uuid that PostgreSQL keeps."""
+    return uuid.UUID(bytes=receipt_bytes(source, business_key))
 
 
 def encode(fact: Fact) -> Row:
@@ -75,15 +84,50 @@ def encode(fact: Fact) -> Row:
         version=None,
         type=fact.event.type,
         schema_version=fact.event.version,
-        key=receipt_key(e.source, e.key),
+        key=receipt_bytes(e.source, e.key),
         digest=fact.digest(data),
         source=e.source,
         business_key=e.key,
         occurred_at=e.occurred_at,
         effective_at=e.effective_at,
-        meta=canonical.dumps(meta),
+        meta=canonical.dumps(meta) if e.details else _encode_meta(meta),
         data=data,
     )
+
+
+COPY = """copy log.event (position, stream, version, type, schema_version, key, digest, source, business_key, occurred_at, effective_at,
+          recorded_at, meta, data) from stdin (format binary)"""
+COPY_BEGIN, COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's; its timestamps are microseconds from here
+_US = timedelta(microseconds=1)
+_POSITION = struct.Struct("!hiqi").pack  # 14 fields; int8; the length of the stream
+_VERSION = struct.Struct("!iqi").pack
+_SCHEMA = struct.Struct("!iii16si").pack
+_LENGTH = struct.Struct("!i").pack
+_TIMES = struct.Struct("!iqiqiqi").pack
+
+
+def pg_time(time: datetime) -> int:
+    """A time as PostgreSQL's binary format has it."""
+    return (time - _EPOCH) // _US
+
+
+def packed(row: Row, position: int, version: int, recorded: int) -> bytes:
+    """A row of `log.event` in PostgreSQL's binary COPY format, its fields in the order of `COPY`."""
+    stream, type_, source, key = row.stream.encode(), row.type.encode(), row.source.encode(), row.business_key.encode()
+    occurred = pg_time(row.occurred_at)
+    effective = occurred if row.effective_at is row.occurred_at else pg_time(row.effective_at)
+    return b"".join(
+        (
+            _POSITION(14, 8, position, len(stream)), stream,
+            _VERSION(8, version, len(type_)), type_,
+            _SCHEMA(4, row.schema_version, 16, row.key, len(row.digest)), row.digest,
+            _LENGTH(len(source)), source,
+            _LENGTH(len(key)), key,
+            _TIMES(8, occurred, 8, effective, 8, recorded, len(row.meta)), row.meta,
+            _LENGTH(len(row.data)), row.data,
+        )
+    )  # fmt: skip
 
 
 def decode(row: tuple[Any, ...]) -> Recorded:

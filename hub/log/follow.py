@@ -1,7 +1,8 @@
 """One loop out: a follower reads a batch of facts after its position, folds it, and moves the position in the same transaction.
 
 Views are followers; so are their shadows while `replay/` rebuilds them. A follower that is paused and comes back cannot write: its position
-is locked and checked in the transaction that folds.
+is locked and checked in the transaction that folds. Beside its position it keeps the key of the fact there, so that it notices a position
+that somebody changed and a log that is not the one it followed (restored from an older backup).
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from hub import limits
 from hub.log.store import CHANNEL, read
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
+_POSITION = "create table position (position bigint not null, fact uuid, shape text not null)"  # fact: the key of the fact at position
 
 
 class View(Protocol):
@@ -95,8 +97,8 @@ class Follower:
     def _await_news(self, stop: threading.Event) -> None:
         """Sleep until a NOTIFY or the poll interval, whichever is first: the notification may be lost, the poll is the truth."""
         until = time.monotonic() + limits.POLL_S
-        connection = self._connected()
         try:
+            connection = self._connected()
             if not self._listens:
                 connection.execute(f"listen {CHANNEL}")
                 connection.commit()
@@ -105,13 +107,15 @@ class Follower:
             while not stop.is_set() and (left := until - time.monotonic()) > 0:
                 for _ in connection.notifies(timeout=min(left, 0.2), stop_after=1):
                     return
-        except psycopg.OperationalError as error:
+        except (psycopg.OperationalError, psycopg.InternalError) as error:
             self.close()
             raise Unavailable(f"the database cannot be reached: {error}") from error
 
     def _connected(self) -> psycopg.Connection[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(self._url, application_name=f"hub follow {self.view.name}")
+            self._connection.execute(f"set lock_timeout = '{limits.FOLLOW_LOCK_TIMEOUT_S}s'")
+            self._connection.commit()
             self._listens = False
         return self._connection
 
@@ -122,7 +126,18 @@ class Follower:
                 return work(cursor)
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.InternalError_) as error:
             self.close()  # promote renamed the tables under a batch that waited for them
-            raise Unavailable(f"the tables of view {self.view.name} were swapped: {error}") from error
+            raise Unavailable(
+                f"the tables of view {self.view.name} were swapped just now, or are gone: try again; if it stays, {_remedy(self.schema)}: {error}"
+            ) from error
+        except psycopg.errors.LockNotAvailable as error:
+            self.close()
+            raise Unavailable(
+                f"somebody holds view {self.view.name} locked for more than {limits.FOLLOW_LOCK_TIMEOUT_S:.0f} s (pg_stat_activity names them; "
+                f"a paused process of the hub loses its lock after {limits.IDLE_IN_TRANSACTION_S:.0f} s): try again: {error}"
+            ) from error
+        except psycopg.errors.IdleInTransactionSessionTimeout as error:
+            self.close()
+            raise Unavailable(f"view {self.view.name} was paused in the middle of a batch, which was undone: try again: {error}") from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             self.close()
             raise Unavailable(f"the database cannot be reached: {error}") from error
@@ -130,25 +145,30 @@ class Follower:
 
 def shape(view: View) -> str:
     """What identifies a version of a view's tables."""
-    return hashlib.sha256(view.ddl.encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{_POSITION}\n{view.ddl}".encode()).hexdigest()[:16]
 
 
 def ensure(cursor: Cursor, view: View, schema: str) -> None:
-    """Create a view's schema and tables unless they are there in this shape; readers of the hub may select from them."""
+    """Create a view's schema and tables unless they are there in this shape; readers of the hub may select from them.
+
+    Raises `Corrupt` where the position was lost: what the tables then hold is of no known position.
+    """
     cursor.execute("select pg_advisory_xact_lock(hashtext(%s))", [schema])
     cursor.execute("select to_regclass(%s)", [f"{schema}.position"])
     (found,) = cursor.fetchone() or (None,)
     name = sql.Identifier(schema)
     if found is not None:
-        cursor.execute(sql.SQL("select shape from {}.position").format(name))
-        if cursor.fetchone() == (shape(view),):
+        shapes = cursor.execute(sql.SQL("select shape from {}.position").format(name)).fetchall()
+        if not shapes:
+            raise Corrupt(f"the view in schema {schema} has lost its position: {_remedy(schema)}")
+        if (shape(view),) in shapes:
             return
     cursor.execute(sql.SQL("drop schema if exists {} cascade").format(name))
     cursor.execute(sql.SQL("create schema {}").format(name))
     enter(cursor, schema)
     cursor.execute(view.ddl.encode())
-    cursor.execute("create table position (position bigint not null, shape text not null)")
-    cursor.execute("insert into position values (0, %s)", [shape(view)])
+    cursor.execute(_POSITION)
+    cursor.execute("insert into position (position, shape) values (0, %s)", [shape(view)])
     cursor.execute(sql.SQL("grant usage on schema {} to hub_read, hub_door").format(name))
     cursor.execute(sql.SQL("grant select on all tables in schema {} to hub_read, hub_door").format(name))
 
@@ -159,21 +179,31 @@ def enter(cursor: Cursor, schema: str) -> None:
 
 
 def position(cursor: Cursor, schema: str) -> int:
-    """The position of the view in a schema."""
-    row = cursor.execute(sql.SQL("select position from {}.position").format(sql.Identifier(schema))).fetchone()
-    if row is None:
-        raise Corrupt(f"the view in schema {schema} has lost its position: run hub replay rebuild --all, then promote")
-    return int(row[0])
+    """The position of the view in a schema. Raises `Corrupt` where there is not one, or where the log does not hold the fact it names."""
+    query = sql.SQL("select position, fact is not distinct from (select key from log.event e where e.position = p.position) from {} p")
+    rows = cursor.execute(query.format(sql.Identifier(schema, "position"))).fetchall()
+    if len(rows) != 1:
+        raise Corrupt(f"the view in schema {schema} has {f'{len(rows)} positions' if rows else 'lost its position'}: {_remedy(schema)}")
+    ((at, known),) = rows
+    if not known:
+        (head,) = cursor.execute("select coalesce(max(position), 0) from log.event").fetchone() or (0,)
+        wrong = f"the log ends at {head}" if at > head else "the log has another fact there than the one that was folded"
+        raise Corrupt(
+            f"the view in schema {schema} is at position {at}, but {wrong}: the log was restored from an older backup, or the position "
+            f"was changed by hand; {_remedy(schema)}"
+        )
+    return int(at)
 
 
 def step(cursor: Cursor, view: View, schema: str, limit: int, upto: int | None = None) -> int:
-    """One batch, inside the caller's transaction: facts after the position are folded and the position moves; how many there were."""
+    """One batch, inside the caller's transaction: facts after the position are folded and the position moves; how many there were.
+
+    Raises `Corrupt` where view and log contradict each other, and says what to rebuild.
+    """
     cursor.execute("set local synchronous_commit = off")  # row and position are lost or kept together, and the log is the truth
     enter(cursor, schema)
-    row = cursor.execute("select position from position for update").fetchone()
-    if row is None:
-        raise Corrupt(f"the view in schema {schema} has lost its position: run hub replay rebuild --all, then promote")
-    last = int(row[0])
+    cursor.execute("select from position for update")
+    last = position(cursor, schema)
     facts = read(cursor, last, limit)
     if upto is not None:
         facts = [fact for fact in facts if fact.position <= upto]
@@ -181,8 +211,21 @@ def step(cursor: Cursor, view: View, schema: str, limit: int, upto: int | None =
         return 0
     if facts[0].position != last + 1 or facts[-1].position != last + len(facts):
         raise Corrupt(f"the log has a hole after position {last}: stop, and compare it with a backup (hub doctor)")
-    view.fold(cursor, facts)
-    cursor.execute("update position set position = %s where position = %s", [facts[-1].position, last])
+    try:
+        view.fold(cursor, facts)
+    except psycopg.IntegrityError as error:
+        raise Corrupt(
+            f"facts {last + 1} to {facts[-1].position} do not fit what the view in schema {schema} holds: {error}; {_remedy(schema)}"
+        ) from error
+    cursor.execute(
+        "update position p set position = e.position, fact = e.key from log.event e where e.position = %s and p.position = %s",
+        [facts[-1].position, last],
+    )
     if cursor.rowcount != 1:
         raise Corrupt(f"the view in schema {schema} was moved from position {last} by somebody else while it was locked")
     return len(facts)
+
+
+def _remedy(schema: str) -> str:
+    again = " --restart" if schema.startswith("shadow_") else ""
+    return f"run `hub replay rebuild --all{again}`, then `hub replay promote --all`"

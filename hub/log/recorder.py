@@ -144,7 +144,7 @@ def _row(event: StoredEvent, at: datetime) -> Row:
         version=event.originator_version,
         type=event.topic,
         schema_version=1,
-        key=uuid.uuid5(uuid.NAMESPACE_OID, f"{stream}#{event.originator_version}"),
+        key=uuid.uuid5(uuid.NAMESPACE_OID, f"{stream}#{event.originator_version}").bytes,
         digest=digest,
         source=_SOURCE,
         business_key=key,

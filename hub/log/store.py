@@ -15,7 +15,7 @@ import psycopg
 from events.base import Fact, Recorded
 from events.errors import Refused, Unavailable
 from hub import limits
-from hub.log.codec import COLUMNS, Row, decode, encode, receipt_key
+from hub.log.codec import COLUMNS, COPY, COPY_BEGIN, COPY_END, Row, decode, encode, packed, pg_time, receipt_key
 
 R = TypeVar("R")
 APPEND_LOCK = 0x6C6F67  # advisory lock, per database
@@ -61,6 +61,9 @@ class Log:
         self._now = now
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._mutex = threading.Lock()
+        self._heads: dict[str, int] = {}  # last versions of streams, true while `_at` is the last position
+        self._at = -1
+        self._unsure = self._heads, self._at
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +84,7 @@ class Log:
         if len(facts) > limits.FACTS_PER_APPEND_MAX:
             raise Refused(f"{len(facts)} facts in one append, at most {limits.FACTS_PER_APPEND_MAX} are taken: send them in parts")
         rows = [encode(fact) for fact in facts]
-        return self._run(lambda cursor: self._append(cursor, rows)) if rows else []
+        return self._committed(lambda cursor: self._append(cursor, rows)) if rows else []
 
     def append_rows(self, rows: Sequence[Row]) -> list[int]:
         """Append encoded rows with versions of the caller's own, all or nothing. Raises `VersionTaken`. Returns their positions."""
@@ -93,7 +96,7 @@ class Log:
                 raise VersionTaken("a stream already has an event of this version: read the stream again and decide anew")
             return positions
 
-        return self._run(work) if rows else []
+        return self._committed(work) if rows else []
 
     def keep(self, deliveries: Sequence[tuple[bytes, bytes, str, bytes, datetime]]) -> None:
         """Keep raw deliveries (sha256, body, transport, headers as JSON, received_at); what is kept already stays as it is.
@@ -154,49 +157,59 @@ class Log:
     # -- inside one transaction -------------------------------------------------------------------------------------------------------
 
     def _append(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row]) -> list[Result]:
-        cursor.execute(f"set local lock_timeout = '{limits.LOCK_TIMEOUT_S}s'")
-        cursor.execute("select pg_advisory_xact_lock(%s)", [APPEND_LOCK])
-        position = self._head(cursor)
-        known = self._known(cursor, rows)
-        versions = self._versions(cursor, rows)
+        position, known = self._locked(cursor, rows)
+        heads = self._heads_of(cursor, rows, position)
         results: list[Result] = []
-        new: list[tuple[int, int, Row]] = []
+        new: list[bytes] = []
+        recorded = pg_time(self._now())
         for row in rows:
-            if row.key in known:
-                results.append(self._again(cursor, row, *known[row.key]))
+            if (found := known.get(row.key)) is not None:
+                results.append(self._again(cursor, row, *found))
                 continue
-            position += 1
-            last = versions.get(row.stream)
-            version = (last or 0) + 1 if row.version is None else row.version
-            if row.version is not None and last is not None and row.version != last + 1:
+            last = heads.get(row.stream, 0)
+            if row.version is None:
+                version = last + 1
+            elif last and row.version != last + 1:
                 raise VersionTaken(f"stream {row.stream} is at version {last}, not at {row.version - 1}: read it again and decide anew")
-            versions[row.stream] = version
+            else:
+                version = row.version
+            position += 1
+            heads[row.stream] = version
             known[row.key] = (position, row.digest)
-            new.append((position, version, row))
+            new.append(packed(row, position, version, recorded))
             results.append(Accepted(position))
         if new:
-            self._copy(cursor, new)
+            with cursor.copy(COPY) as copy:
+                copy.write(b"".join((COPY_BEGIN, *new, COPY_END)))
             cursor.execute(f"notify {CHANNEL}")
+        self._unsure = heads, position
         return results
 
-    @staticmethod
-    def _head(cursor: psycopg.Cursor[tuple[Any, ...]]) -> int:
-        row = cursor.execute("select coalesce(max(position), 0) from log.event").fetchone()
-        return int(row[0]) if row else 0
+    def _locked(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row]) -> tuple[int, dict[bytes, tuple[int, bytes]]]:
+        """Take the append lock; the last position and what of the rows' keys is known. One trip to the server."""
+        keys = "{" + ",".join({row.key.hex() for row in rows}) + "}"
+        with cursor.connection.pipeline():
+            cursor.execute("select pg_advisory_xact_lock(%s)", [APPEND_LOCK])
+            head = cursor.connection.cursor().execute("select coalesce(max(position), 0) from log.event")
+            found = cursor.connection.cursor().execute(
+                "select key, position, digest from log.event where key = any(%s::text::uuid[])", [keys]
+            )
+        (position,) = head.fetchone() or (0,)
+        return int(position), {key.bytes: (at, bytes(digest)) for key, at, digest in found}
 
-    @staticmethod
-    def _known(cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row]) -> dict[Any, tuple[int, bytes]]:
-        cursor.execute("select key, position, digest from log.event where key = any(%b)", [[row.key for row in rows]])
-        return {key: (position, bytes(digest)) for key, position, digest in cursor}
-
-    @staticmethod
-    def _versions(cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row]) -> dict[str, int]:
-        cursor.execute(
-            """select s, e.version from unnest(%s::text[]) s cross join lateral
-               (select version from log.event where stream = s order by version desc limit 1) e""",
-            [list({row.stream for row in rows})],
-        )
-        return dict(cursor)
+    def _heads_of(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row], position: int) -> dict[str, int]:
+        """The last version of each stream of the rows. What this process wrote last is remembered as long as nobody wrote after it."""
+        heads = self._heads if position == self._at and len(self._heads) < limits.STREAM_HEADS_MAX else {}
+        self._heads, self._at = {}, -1  # until the transaction has committed nothing is sure
+        if missing := list({row.stream for row in rows} - heads.keys()):
+            cursor.execute(
+                """select s, e.version from unnest(%s::text[]) s cross join lateral
+                   (select version from log.event where stream = s order by version desc limit 1) e""",
+                [missing],
+            )
+            heads.update(dict.fromkeys(missing, 0))
+            heads.update(cursor.fetchall())
+        return heads
 
     def _again(self, cursor: psycopg.Cursor[tuple[Any, ...]], row: Row, position: int, digest: bytes) -> Result:
         """A key that is known: the same content or another. A fact stored in an older version is compared as what it means today."""
@@ -207,45 +220,21 @@ class Log:
             digest = stored[0].fact.digest()
         return Duplicate(position) if digest == row.digest else Conflict(position, digest, row.digest)
 
-    def _copy(self, cursor: psycopg.Cursor[tuple[Any, ...]], new: Sequence[tuple[int, int, Row]]) -> None:
-        recorded_at = self._now()
-        with cursor.copy(
-            """copy log.event (position, stream, version, type, schema_version, key, digest, source, business_key, occurred_at, effective_at,
-               recorded_at, meta, data) from stdin (format binary)"""
-        ) as copy:
-            copy.set_types(
-                [
-                    "int8",
-                    "text",
-                    "int8",
-                    "text",
-                    "int4",
-                    "uuid",
-                    "bytea",
-                    "text",
-                    "text",
-                    "timestamptz",
-                    "timestamptz",
-                    "timestamptz",
-                    "bytea",
-                    "bytea",
-                ]
-            )
-            for position, version, row in new:
-                copy.write_row(
-                    (
-                        position, row.stream, version, row.type, row.schema_version, row.key, row.digest, row.source, row.business_key,
-                        row.occurred_at, row.effective_at, recorded_at, row.meta, row.data,
-                    )
-                )  # fmt: skip
-
     # -- the connection ---------------------------------------------------------------------------------------------------------------
+
+    def _committed(self, work: Callable[[psycopg.Cursor[tuple[Any, ...]]], R]) -> R:
+        """Run an append; once it is committed, remember the heads that it left."""
+        result = self._run(work)
+        self._heads, self._at = self._unsure
+        return result
 
     def _run(self, work: Callable[[psycopg.Cursor[tuple[Any, ...]]], R]) -> R:
         with self._mutex:
             try:
                 if self._connection is None or self._connection.closed:
-                    self._connection = psycopg.connect(self.url, application_name="hub log")
+                    self._connection = psycopg.connect(self.url, application_name="hub log", autocommit=True)
+                    self._connection.execute(f"set lock_timeout = '{limits.LOCK_TIMEOUT_S}s'")
+                    self._heads, self._at = {}, -1
                 with self._connection.transaction(), self._connection.cursor() as cursor:
                     return work(cursor)
             except psycopg.Error as error:
