@@ -1,16 +1,23 @@
 """`hub serve`: the hub's processes under one supervisor; also what the demo starts besides its plant."""
 
+import errno
+import json
 import os
+import socket
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
+from events.errors import Unavailable
 from hub.app.home import Home
 from hub.app.settings import Settings
 from hub.app.supervisor import Child, Supervisor
 from hub.app.wiring import open_hub
+
+BACKLOG = 2048  # connections that wait to be taken, as uvicorn asks for by itself
 
 
 def hub_children(settings: Settings, env: Mapping[str, str] | None = None) -> list[Child]:
@@ -24,11 +31,17 @@ def hub_children(settings: Settings, env: Mapping[str, str] | None = None) -> li
     ]
 
 
+def api_url(settings: Settings) -> str:
+    """Where the console and the API are."""
+    host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+    return f"http://{host}:{settings.api_port}/"
+
+
 def api_ready(settings: Settings) -> bool:
     """Whether the API answers; with a token set, a 401 is an answer too."""
-    host = "127.0.0.1" if settings.api_host in ("0.0.0.0", "::") else settings.api_host
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.api_host, settings.api_host)
     try:
-        with urllib.request.urlopen(f"http://{host}:{settings.api_port}/health/live", timeout=1) as answer:
+        with urllib.request.urlopen(api_url(replace(settings, api_host=host)) + "health/live", timeout=1) as answer:
             return bool(answer.status == 200)
     except urllib.error.HTTPError as error:
         return error.code == 401
@@ -36,20 +49,49 @@ def api_ready(settings: Settings) -> bool:
         return False
 
 
-def serve_hub() -> int:
-    """Run until SIGTERM or Ctrl-C."""
+def listening(settings: Settings) -> list[socket.socket]:
+    """Sockets on the address of the API, on all that its name stands for. Raises `Unavailable`."""
+    host, port = settings.api_host, settings.api_port
+    found: list[socket.socket] = []
+    trouble: OSError | None = None
+    try:
+        for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            try:
+                found.append(socket.create_server(address, family=family, backlog=BACKLOG))
+            except OSError as error:
+                trouble = error
+                if error.errno != errno.EADDRNOTAVAIL:  # localhost may stand for ::1 where there is no IPv6
+                    break
+    except OSError as error:
+        trouble = error
+    if trouble is None or (found and trouble.errno == errno.EADDRNOTAVAIL):
+        return found
+    for one in found:
+        one.close()
+    cause = trouble.strerror if isinstance(trouble, socket.gaierror) else os.strerror(trouble.errno or 0)  # Python's own adds the address
+    raise Unavailable(
+        f"port {port} of {host} cannot be listened on ({cause}): end what has it (`ss -ltnp` shows it), or set HUB_LISTEN to another"
+    )
+
+
+def serve_hub(json_: bool) -> int:
+    """Run until SIGTERM or Ctrl-C; as JSON, one document when the hub is ready, and what happens on standard error."""
     settings = Settings.load()
     home = Home.open(settings.home)
     private = settings.database_url is None
 
     def say(text: str) -> None:
-        print(text, flush=True)
+        print(text, file=sys.stderr if json_ else sys.stdout, flush=True)
 
+    for one in listening(settings):  # else another program that answers there is taken for ours
+        one.close()
     with open_hub(settings):
         pass  # the schema is there, or the reason why not is told before anything starts
     with Supervisor(home, hub_children(settings), private_database=private, on_event=say) as supervisor:
         if supervisor.wait_ready(120):
-            say(f"hub runs: console and API on http://{settings.api_host}:{settings.api_port}/  home {home.path}  Ctrl-C ends it")
+            if json_:
+                print(json.dumps({"url": api_url(settings), "home": str(home.path), "pid": os.getpid()}), flush=True)
+            say(f"hub runs: console and API on {api_url(settings)}  home {home.path}  Ctrl-C ends it")
         elif not supervisor.asked.is_set():
             say(f"hub-api does not answer yet: look into {home.log / 'hub-api.log'}; the supervisor goes on")
         while not supervisor.asked.wait(0.05):

@@ -106,7 +106,7 @@ class Settings:
         """Read environment and `hub.toml`; raises `ConfigError`. Creates nothing: the home need not exist yet."""
         env = os.environ if environ is None else environ
         here = Path.cwd() if cwd is None else cwd
-        home = _path(env.get("HUB_HOME") or ".hub", here)
+        home = home_path(env, here)
         source = _Source(env, home / "hub.toml")
         host, port = _listen(*source.text("HUB_LISTEN", "api", "listen", DEFAULT_LISTEN))
         token = source.secret("HUB_API_TOKEN")
@@ -229,7 +229,7 @@ class _Source:
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read ({error}): correct its permissions or encoding (UTF-8)") from error
@@ -293,6 +293,11 @@ def _kafka_brokers(text: str, where: str) -> str:
         if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
             raise ConfigError(f"{where}: {part!r} is not HOST:PORT: write for example localhost:9092,other:9092")
     return ",".join(parts)
+
+
+def home_path(environ: Mapping[str, str], here: Path) -> Path:
+    """Where the home is, or would be."""
+    return _path(environ.get("HUB_HOME") or ".hub", here)
 
 
 def _path(text: str, here: Path) -> Path:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from adapters.http_queue import HttpQueue
 from events.errors import HubError
 from hub import limits
+from hub.app.serve import api_url, listening
 from hub.app.settings import Settings
 from hub.app.wiring import Hub, open_hub, views
 from hub.intake.delivery import Adapter
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
             role(hub, stop)
     except HubError as error:
         report(f"{arguments[0]}: {error}")
-        return 3
+        return error.exit_code
     return 0
 
 
@@ -68,18 +69,15 @@ def run_api(hub: Hub, stop: threading.Event) -> None:
     queue = HttpQueue(limits.HTTP_WAITING_MAX)
     app = make_app(hub, queue)
     add_console(app, hub)
-    settings = hub.settings
-    config = uvicorn.Config(
-        app, host=settings.api_host, port=settings.api_port, log_level="warning", access_log=False, timeout_graceful_shutdown=3
-    )
-    server = uvicorn.Server(config)
+    sockets = listening(hub.settings)  # uvicorn would end its thread and say nothing that the supervisor sees
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3))
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # ours end all threads together
     loop = Loop(queue, hub.intake(Log(hub.door_url)), report)
-    report(f"listens on http://{settings.api_host}:{settings.api_port}")
+    report(f"listens on {api_url(hub.settings)}")
 
     def serve() -> None:
         try:
-            server.run()
+            server.run(sockets)
         finally:
             stop.set()
 

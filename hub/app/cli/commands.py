@@ -47,7 +47,7 @@ def serve(json_: Json = False) -> int:
     """Run the hub: intake, views, API and console, under a supervisor, until SIGTERM or Ctrl-C."""
     from hub.app.serve import serve_hub
 
-    return serve_hub()
+    return serve_hub(json_)
 
 
 @app.command()
@@ -108,7 +108,7 @@ def doctor(json_: Json = False) -> int:
 
 @events_app.command("read")
 def events_read(
-    first: Annotated[int, typer.Option("--from", min=1, help="First position.")] = 1,
+    first: Annotated[int, typer.Option("--from", min=1, max=2**63 - 1, help="First position.")] = 1,
     stream: Annotated[str | None, typer.Option(help="Only this stream, e.g. order/PO-7.")] = None,
     type_: Annotated[str | None, typer.Option("--type", help="Only this event type.")] = None,
     json_: Json = False,

@@ -41,7 +41,9 @@ def show_doctor(json_: bool) -> int:
         output.document({"ok": all(c["ok"] for c in checks), "checks": checks})
     else:
         for c in checks:
-            print(f"{'ok   ' if c['ok'] else 'WRONG'} {c['check']:<28} {c['seen']}" + (f"\n      → {c['next']}" if c["next"] else ""))
+            output.line(f"{'ok   ' if c['ok'] else 'WRONG'} {c['check']:<28} {c['seen']}")
+            if c["next"]:
+                output.line(f"      → {c['next']}")
     return 0 if all(c["ok"] for c in checks) else 1
 
 

@@ -15,13 +15,17 @@ from hub.intake.delivery import WORST_FIRST, Delivery, Outcome
 BATCH_BYTES_MAX = 16 * 1024 * 1024  # files that share one append
 
 
+Refusals = list[dict[str, str]]
+
+
 def intake_paths(paths: list[Path], json_: bool) -> int:
-    """Take every file; exit code 1 if anything was quarantined or in conflict."""
-    files = [file for path in paths for file in _files(path)]
+    """Take every file; exit code 2 if any could not be read, 1 if anything was quarantined or in conflict."""
+    refused: Refusals = []
+    files = [file for path in paths for file in _files(path, refused)]
     found = []
     with open_hub() as hub:
         door = hub.intake()
-        for batch in _batches(files):
+        for batch in _batches(files, refused):
             deliveries = [
                 Delivery(body, "cli", datetime.now(UTC), {"file_name": file.name.encode("utf-8", "replace").decode()})
                 for file, body in batch
@@ -30,9 +34,13 @@ def intake_paths(paths: list[Path], json_: bool) -> int:
                 found += _report(file, outcome, json_)
     totals = {name: sum(row["outcome"] == name for row in found) for name in reversed(WORST_FIRST)}
     if json_:
-        output.document({"deliveries": found, "totals": totals})
+        output.document({"deliveries": found, "refused": refused, "totals": totals})
     else:
-        print(", ".join(f"{count} {name}" for name, count in totals.items() if count) or "nothing to take")
+        output.line(", ".join(f"{count} {name}" for name, count in totals.items() if count) or "nothing to take")
+    for row in refused:
+        output.note(f"hub: {row['path']} {row['reason']}; the other files were taken")
+    if refused:
+        return 2
     return 1 if totals["quarantined"] or totals["conflict"] else 0
 
 
@@ -45,22 +53,22 @@ def _report(file: Path, outcome: Outcome, json_: bool) -> list[dict[str, object]
             place = f" at {row['where']}" if row["where"] else ""
             reason = f": {row['reason']}{place}" if row["reason"] else ""
             counts = ", ".join(f"{n} {name}" for name, n in row["lines"].items())
-            print(f"{row['outcome']:<12}{_name(file)} part {part.number} [{part.format}] {counts}{reason}")
+            output.line(f"{row['outcome']:<12}{_name(file)} part {part.number} [{part.format}] {counts}{reason}")
     return rows
 
 
-def _name(file: Path) -> str:
+def _name(file: str | Path) -> str:
     return os.fsencode(file).decode("utf-8", "backslashreplace")
 
 
-def _files(path: Path) -> Iterator[Path]:
+def _files(path: Path, refused: Refusals) -> Iterator[Path]:
     """The regular files that a path names, in the order of their names. Raises `Refused` before anything was taken."""
     try:
         mode = path.stat().st_mode
-    except OSError as error:
-        raise Refused(f"{path} cannot be read ({error.strerror}): correct the path; nothing was taken") from None
+    except (OSError, ValueError) as error:
+        raise Refused(f"{_name(path)} cannot be read ({_cause(error)}): correct the path; nothing was taken") from None
     if stat.S_ISDIR(mode):
-        for folder, folders, names in os.walk(path):
+        for folder, folders, names in os.walk(path, onerror=lambda error: _refuse(refused, error.filename, error)):
             folders.sort()
             for name in sorted(names):
                 file = Path(folder, name)
@@ -69,14 +77,17 @@ def _files(path: Path) -> Iterator[Path]:
     elif stat.S_ISREG(mode):
         yield path
     else:
-        raise Refused(f"{path} is neither a file nor a folder: give regular files; nothing was taken")
+        raise Refused(f"{_name(path)} is neither a file nor a folder: give regular files; nothing was taken")
 
 
-def _batches(files: list[Path]) -> Iterator[list[tuple[Path, bytes]]]:
+def _batches(files: list[Path], refused: Refusals) -> Iterator[list[tuple[Path, bytes]]]:
+    """The files with their bytes, as many as share one append; what cannot be read goes to `refused` and holds up no other."""
     batch: list[tuple[Path, bytes]] = []
     size = 0
     for file in files:
-        body = _read(file)
+        body = _read(file, refused)
+        if body is None:
+            continue
         if batch and (size + len(body) > BATCH_BYTES_MAX or len(batch) == limits.INTAKE_BATCH_MAX):
             yield batch
             batch, size = [], 0
@@ -86,14 +97,22 @@ def _batches(files: list[Path]) -> Iterator[list[tuple[Path, bytes]]]:
         yield batch
 
 
-def _read(file: Path) -> bytes:
+def _read(file: Path, refused: Refusals) -> bytes | None:
     try:
         with file.open("rb") as opened:
             body = opened.read(limits.DELIVERY_BYTES_MAX + 1)
     except OSError as error:
-        raise Refused(
-            f"{file} cannot be read ({error.strerror}): what came before it is durable; correct that and run the command again"
-        ) from None
+        _refuse(refused, file, error)
+        return None
     if len(body) > limits.DELIVERY_BYTES_MAX:
-        raise Refused(f"{file} is larger than {limits.DELIVERY_BYTES_MAX} bytes: split it; what came before it is durable")
+        refused.append({"path": _name(file), "reason": f"is larger than {limits.DELIVERY_BYTES_MAX} bytes: split it"})
+        return None
     return body
+
+
+def _refuse(refused: Refusals, path: str | Path, error: OSError) -> None:
+    refused.append({"path": _name(path), "reason": f"cannot be read ({_cause(error)}): correct that and run the command again"})
+
+
+def _cause(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -46,7 +46,7 @@ def read_events(first: int, stream: str | None, type_: str | None, json_: bool) 
         else:
             for row in found:
                 data = json.dumps(row["data"], ensure_ascii=False, default=str)
-                print(
+                output.line(
                     f"{row['position']:>8}  {row['effective_at']:<25} {row['type']:<36} {row['source']} {row['business_key']}  {data[:160]}"
                 )
     return 0
@@ -61,7 +61,7 @@ def explain_event(what: str, json_: bool) -> int:
             if json_:
                 output.document({"event": None, "candidates": candidates})
             elif facts:
-                print(f"{what} names {len(facts)} facts; give one of these positions:")
+                output.line(f"{what} names {len(facts)} facts; give one of these positions:")
                 output.table(["position", "type", "source", "effective_at"], candidates, "")
             else:
                 output.note(
@@ -74,10 +74,11 @@ def explain_event(what: str, json_: bool) -> int:
         output.document({"event": row, "effects": effects})
         return 0
     for name, value in row.items():
-        print(f"{name:<16}{json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict) else value}")
+        output.line(f"{name:<16}{json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict) else value}")
     for view, tables in effects.items():
         for table, rows in tables.items():
-            print(f"\n{view}.{table}: {len(rows)} rows last changed by it")
+            output.line()
+            output.line(f"{view}.{table}: {len(rows)} rows last changed by it")
             for one in rows:
-                print("  " + json.dumps(one, ensure_ascii=False, default=str))
+                output.line("  " + json.dumps(one, ensure_ascii=False, default=str))
     return 0

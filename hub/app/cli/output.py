@@ -1,38 +1,47 @@
-"""How commands print: JSON for programs, plain tables for people."""
+"""How commands print: JSON for programs, plain lines and tables for people. No control character of a source reaches a terminal."""
 
+import io
+import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from events import canonical
 
+# C0 and C1 controls, line and paragraph separators, what turns the direction of text, half surrogates
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_LINE_ENDS = re.compile("[\x7f-\x9f\u2028\u2029]")  # what JSON may hold as it is and some readers take for the end of a line or a command
+
+
+def printable(text: str) -> str:
+    """A text with its control characters as escapes, on one line."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def line(text: str = "") -> None:
+    """One line for a person on standard output."""
+    print(printable(text))
+
 
 def document(value: object) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.write(_text(value) + "\n")
+    """One JSON document on standard output, on one line."""
+    text = json.dumps(value, ensure_ascii=False, default=_plain)
+    sys.stdout.write(_LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
-def rows(values: Iterable[object]) -> int:
-    """One JSON object a line; how many."""
-    count = 0
+def rows(values: Iterable[object]) -> None:
+    """One JSON object a line."""
     for value in values:
-        sys.stdout.write(_text(value) + "\n")
-        count += 1
-    return count
-
-
-def _text(value: object) -> str:
-    import json
-
-    return json.dumps(value, ensure_ascii=False, default=_plain)
+        document(value)
 
 
 def _plain(value: object) -> Any:
     return canonical.loads(canonical.dumps(value))
 
 
-def table(columns: Sequence[str], values: Iterable[Mapping[str, Any]], empty: str, right: Sequence[str] = ()) -> int:
-    """A table for a terminal or a file; how many rows."""
+def table(columns: Sequence[str], values: Iterable[Mapping[str, Any]], empty: str, right: Sequence[str] = ()) -> None:
+    """A table for a terminal or a file."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -40,18 +49,17 @@ def table(columns: Sequence[str], values: Iterable[Mapping[str, Any]], empty: st
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         shown.add_column(name.replace("_", " "), justify="right" if name in right else "left", overflow="fold")
-    count = 0
     for value in values:
-        shown.add_row(*(Text("" if value.get(name) is None else str(value[name])) for name in columns))
-        count += 1
-    if count:
-        # a pipe has no width of its own: never fold what a program or a pager may want to read
-        Console(width=None if sys.stdout.isatty() else 240, soft_wrap=False).print(shown)
-    else:
+        shown.add_row(*(Text("" if value.get(name) is None else printable(str(value[name]))) for name in columns))
+    if not shown.row_count:
         print(empty)
-    return count
+        return
+    tty, text = sys.stdout.isatty(), io.StringIO()  # rich ends the process by itself when it meets a closed pipe
+    # a pipe has no width of its own: never fold what a program or a pager may want to read
+    Console(file=text, force_terminal=tty, width=None if tty else 240, soft_wrap=False).print(shown)
+    sys.stdout.write(text.getvalue())
 
 
 def note(text: str) -> None:
     """Something a person should know, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)

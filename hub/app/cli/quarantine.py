@@ -42,36 +42,46 @@ def show_one(id_: str, out: Path | None, json_: bool) -> int:
     if body is None:
         raise Refused(f"the bytes of {id_} are not kept here: this database holds a copy of the log without log.delivery")
     if out:
-        out.write_bytes(body)
+        try:
+            out.write_bytes(body)
+        except OSError as error:
+            raise Refused(f"--out {out} cannot be written ({error.strerror}): name a file in a folder that you may write to") from None
     text = body[:PREVIEW_BYTES].decode("utf-8", "backslashreplace")
     if json_:
         output.document({"entry": found[0], "bytes": len(body), "body": body.decode("utf-8", "backslashreplace")})
         return 0
     for name, value in found[0].items():
-        print(f"{name:<14}{value}")
-    print(f"{'bytes':<14}{len(body)}\n")
-    print(text + ("\n… (--out FILE writes all of it)" if len(body) > PREVIEW_BYTES else ""))
+        output.line(f"{name:<14}{value}")
+    output.line(f"{'bytes':<14}{len(body)}")
+    output.line()
+    for one in text.split("\n"):
+        output.line(one.removesuffix("\r"))
+    if len(body) > PREVIEW_BYTES:
+        output.line("… (--out FILE writes all of it)")
     return 0
 
 
 def redrive(ids: list[str], all_: bool, json_: bool) -> int:
-    """`hub quarantine redrive`; exit code 1 if anything stays held."""
+    """`hub quarantine redrive`; exit code 1 if anything stays held or an id is unknown, in which case nothing is sent."""
     if bool(ids) == all_:
         raise Refused("name the entries to send again, or give --all; `hub quarantine list` shows them")
     results = []
     with open_hub() as hub:
         known = {entry["id"]: entry for entry in _open_entries(hub)}
         if unknown := [id_ for id_ in ids if id_ not in known]:
-            raise Refused(f"nothing is held under {', '.join(unknown)}: `hub quarantine list` shows the ids; nothing was sent")
+            if json_:
+                output.document({"redriven": [], "unknown": unknown})
+            output.note(f"hub: nothing is held under {', '.join(unknown)}: `hub quarantine list` shows the ids; nothing was sent")
+            return 1
         door = hub.intake()
         for id_ in ids or sorted(known):
             entry = known[id_]
             outcome, facts, reason = redrive_entry(hub.log, door, entry)
             results.append({"id": id_, "outcome": outcome, "facts": facts, "reason": reason})
             if not json_:
-                print(f"{id_}  {outcome}, {facts} facts{f': {reason}' if reason else ''}")
+                output.line(f"{id_}  {outcome}, {facts} facts{f': {reason}' if reason else ''}")
     if json_:
-        output.document({"redriven": results})
+        output.document({"redriven": results, "unknown": []})
     elif not results:
         print("nothing is held")
     return 1 if any(r["outcome"] in ("quarantined", "conflict") for r in results) else 0

@@ -23,7 +23,7 @@ def show_trace(text: str, forward: bool, backward: bool, json_: bool) -> int:
     elif found.get("root"):
         _print(found, direction, names)
     elif "candidates" in found:
-        print(f"{text} names several things; say which, by its id or as KIND:ID")
+        output.line(f"{text} names several things; say which, by its id or as KIND:ID")
         output.table(["kind", "id"], found["candidates"], "")
     else:
         output.note(
@@ -37,13 +37,15 @@ def _print(found: dict[str, Any], direction: str, names: dict[str, str]) -> None
     counts: dict[str, int] = {}
     for node in found["nodes"]:
         counts[node["kind"]] = counts.get(node["kind"], 0) + 1
-    print(f"{root['kind']} {root['id']}: {', '.join(f'{n} {kind}' for kind, n in sorted(counts.items()))}; {len(found['edges'])} edges")
-    print("complete" if found["complete"] else f"NOT complete because {', '.join(found['because'])}")
+    output.line(
+        f"{root['kind']} {root['id']}: {', '.join(f'{n} {kind}' for kind, n in sorted(counts.items()))}; {len(found['edges'])} edges"
+    )
+    output.line("complete" if found["complete"] else f"NOT complete because {', '.join(found['because'])}")
     for way in ("backward", "forward"):
         if direction in ("both", way):
             print(f"\n{'came from' if way == 'backward' else 'went into'}")
             for line in as_tree(found, way):
-                print(line)
+                output.line(line)
     places = [
         {"what": node["id"], "item": names.get(node.get("item", ""), ""), **place}
         for node in found["nodes"]

@@ -6,11 +6,11 @@ The plant is handed protocol addresses only: a broker, an HTTP address, a folder
 import json
 import os
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +20,7 @@ from events.errors import Refused, Unavailable
 from hub.app.cli import output
 from hub.app.demo import account
 from hub.app.home import Home
-from hub.app.serve import hub_children
+from hub.app.serve import api_url, hub_children, listening
 from hub.app.servers import process
 from hub.app.servers.broker import Broker
 from hub.app.settings import Settings
@@ -52,7 +52,9 @@ def run_demo(*, headless: bool, seed: int, orders: int, fresh: bool, sent_log: P
     if fresh:
         _start_anew(home, settings)
     plan = Plan(headless, seed, orders, Path(os.path.abspath(sent_log or home.run / "sent.jsonl")), json_)
-    say: Callable[[str], None] = output.note if headless else _say
+    if not plan.sent_log.parent.is_dir():
+        raise Refused(f"--sent-log {plan.sent_log}: there is no such folder: make it, or name a file in another one")
+    say: Callable[[str], None] = partial(print, file=sys.stderr, flush=True) if headless or json_ else _say
     with open_hub(settings) as hub:  # keeps the server for the time of the demo, and tells early what is wrong
         used = hub.log.head()
         if headless and used:
@@ -71,20 +73,19 @@ def run_demo(*, headless: bool, seed: int, orders: int, fresh: bool, sent_log: P
         with Supervisor(home, children, on_event=say, private_database=settings.database_url is None) as supervisor:
             if headless:
                 return _headless(supervisor, {child.role for child in plants}, hub, plan, started)
-            return _interactive(supervisor, hub, settings, home, say)
+            return _interactive(supervisor, hub, settings, home, say, json_)
 
 
 def _addressed(settings: Settings, home: Home, broker: Broker, say: Callable[[str], None]) -> Settings:
     """The settings with the demo's own broker, folder and, where the wanted port is taken, another port."""
-    port = settings.api_port
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.api_host, port))
-        except OSError:
-            probe.bind((settings.api_host, 0))
-            say(f"port {port} is taken; the console is on {probe.getsockname()[1]} instead")
-        port = probe.getsockname()[1]
+    try:
+        probes = listening(settings)
+    except Unavailable:
+        probes = listening(replace(settings, api_port=0))[:1]
+        say(f"port {settings.api_port} is taken; the console is on {probes[0].getsockname()[1]} instead")
+    port = probes[0].getsockname()[1]
+    for probe in probes:
+        probe.close()
     if settings.kafka_brokers:
         _make_topic(settings.kafka_brokers)
     return replace(
@@ -114,7 +115,7 @@ def _env(settings: Settings) -> dict[str, str]:
     env = dict(os.environ)
     env |= {
         "HUB_HOME": str(settings.home),
-        "HUB_LISTEN": f"{settings.api_host}:{settings.api_port}",
+        "HUB_LISTEN": urlsplit(api_url(settings)).netloc,
         "HUB_MQTT_URL": settings.mqtt_url or "",
         "HUB_MQTT_TOPICS": ",".join(settings.mqtt_topics),
         "HUB_WATCH": str(settings.watch or ""),
@@ -133,7 +134,7 @@ def _plant(settings: Settings, home: Home, plan: Plan) -> list[Child]:
     common = ["--seed", str(plan.seed), "--orders", str(plan.orders), "--sent-log", str(plan.sent_log), "--state", str(state)]
     if not plan.headless:
         common += ["--follow", "--pace", str(PACE_S)]
-    http = ["--http", f"http://{settings.api_host}:{settings.api_port}"]
+    http = ["--http", api_url(settings).rstrip("/")]
     kafka = ["--kafka", settings.kafka_brokers] if settings.kafka_brokers else []
     parts = {
         "erp": [*http, *kafka],
@@ -176,12 +177,14 @@ def _headless(supervisor: Supervisor, plants: set[str], hub: Hub, plan: Plan, st
     return 1 if troubles else 0
 
 
-def _interactive(supervisor: Supervisor, hub: Hub, settings: Settings, home: Home, say: Callable[[str], None]) -> int:
-    """Until Ctrl-C, with live counts."""
+def _interactive(supervisor: Supervisor, hub: Hub, settings: Settings, home: Home, say: Callable[[str], None], json_: bool) -> int:
+    """Until Ctrl-C, with live counts, or as JSON one document when it runs."""
     if supervisor.wait_ready(READY_S):
-        address = f"http://{settings.api_host}:{settings.api_port}/"
+        if json_:
+            output.document({"url": api_url(settings), "home": str(home.path), "pid": os.getpid()})
+            sys.stdout.flush()
         say(
-            f"\nThe hub runs. Console: {address}\nA simulated plant sends over MQTT, HTTP, a watched folder{' and Kafka' if settings.kafka_brokers else ''}."
+            f"\nThe hub runs. Console: {api_url(settings)}\nA simulated plant sends over MQTT, HTTP, a watched folder{' and Kafka' if settings.kafka_brokers else ''}."
         )
         say(
             f"Try in another terminal ({'HUB_HOME=' + str(home.path) + ' ' if os.environ.get('HUB_HOME') else ''}.venv/bin/hub …): stock, exceptions, quarantine list, status"
@@ -193,7 +196,7 @@ def _interactive(supervisor: Supervisor, hub: Hub, settings: Settings, home: Hom
     shown = 0.0
     while not supervisor.asked.wait(0.05):
         supervisor.step()
-        if time.monotonic() - shown > (1 if tty else 5):
+        if not json_ and time.monotonic() - shown > (1 if tty else 5):
             shown = time.monotonic()
             line = _line(hub)
             print(f"\r\x1b[K{line}" if tty else line, end="" if tty else "\n", flush=True)
