@@ -5,7 +5,7 @@ A row that is wrong is held alone. Facts of the hub's own (`integration.…`) ar
 
 import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from events import canonical
@@ -19,6 +19,7 @@ _CLOUD = {"businesskey", "effectiveat", "schemaversion", "correlationid", "causa
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 _TYPE = re.compile(rb'"type"\s*:\s*"[a-z]+\.[a-z_]+"')
 _START = re.compile(rb"\s*[\[{]")
+_BOM = b"\xef\xbb\xbf"
 UNKNOWN = "unknown"
 
 
@@ -30,7 +31,7 @@ class CanonicalJson:
 
     def recognises(self, body: bytes) -> bool:
         """JSON with a type such as ours, most of the members that a fact needs, `specversion` or `facts`; EPCIS was asked before."""
-        head = body.removeprefix(b"\xef\xbb\xbf")
+        head = body.removeprefix(_BOM)
         if not _START.match(head) or b'"$schema"' in head[:2000]:
             return False
         if b'"specversion"' in head or b'"facts"' in head or _TYPE.search(head):
@@ -51,25 +52,30 @@ class CanonicalJson:
 
 
 def _rows(body: bytes) -> Iterator[tuple[str, Any]]:
+    """Each row with its number; one that is refused as its `Refused`."""
+    body = body.removeprefix(_BOM)
     try:
-        value = canonical.loads(body)
+        value = canonical.parse(body)
     except Refused:
         lines = [(n, line) for n, line in enumerate(body.splitlines(), 1) if line.strip()]
         if len(lines) < 2 or not all(line.lstrip().startswith(b"{") for _, line in lines[:2]):
             raise
-        for n, line in lines:
-            try:
-                yield str(n), canonical.loads(line)
-            except Refused as error:
-                yield str(n), error
+        yield from ((str(n), _judged(canonical.loads, line)) for n, line in lines)
         return
-    if isinstance(value, dict) and "facts" in value and set(value) == {"facts"}:
+    if isinstance(value, dict) and set(value) == {"facts"}:
         value = value["facts"]
     if not isinstance(value, list):
         value = [value]
     if not value:
         raise Refused("the batch is empty")
-    yield from ((str(n), row) for n, row in enumerate(value, 1))
+    yield from ((str(n), _judged(canonical.checked, row)) for n, row in enumerate(value, 1))
+
+
+def _judged(judge: Callable[[Any], Any], row: Any) -> Any:
+    try:
+        return judge(row)
+    except Refused as error:
+        return error
 
 
 def _line(path: str, row: Any, context: Context, mapping: str) -> Line | Held:

@@ -22,17 +22,23 @@ DIGITS_MAX = 38  # digits of a number; PostgreSQL's and most ERPs' numeric limit
 
 def loads(raw: bytes | str) -> Json:
     """The value of one JSON text. Raises `Refused` with the place for everything that two readers could understand differently."""
+    return checked(parse(raw))
+
+
+def parse(raw: bytes | str) -> Json:
+    """The value of one JSON text, not yet checked: a number or an object that is refused stands in it as its `Refused`.
+
+    For a batch whose rows are judged one by one; each must go through `checked`. Raises `Refused` for what is not JSON at all.
+    """
     try:
         text = raw if isinstance(raw, str) else raw.decode("utf-8-sig")
-        value = json.loads(text, object_pairs_hook=_object, parse_float=_decimal, parse_int=_integer, parse_constant=_constant)
+        return json.loads(text, object_pairs_hook=_object, parse_float=_decimal, parse_int=_integer, parse_constant=_constant)
     except UnicodeDecodeError as error:
         raise Refused(f"not UTF-8 at byte {error.start}: send JSON as UTF-8") from None
     except json.JSONDecodeError as error:
         raise Refused(f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
         raise Refused(f"JSON nested deeper than {DEPTH_MAX} levels") from None
-    _check(value)
-    return value
 
 
 def dumps(value: object) -> bytes:
@@ -68,43 +74,43 @@ def _default(value: object) -> str:
     raise TypeError(f"{type(value).__name__} has no canonical JSON")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Refused:
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise Refused(f"the key {twice!r} stands twice in one JSON object: which value is meant?")
+        return Refused(f"the key {twice!r} stands twice in one JSON object: which value is meant?")
     return found
 
 
-def _decimal(text: str) -> Decimal:
+def _decimal(text: str) -> Decimal | Refused:
     try:
         value = Decimal(text)
     except InvalidOperation:
-        raise Refused(f"the number {text[:40]} is out of range") from None
+        return Refused(f"the number {text[:40]} is out of range")
     if not value.is_finite() or abs(value.adjusted()) > DIGITS_MAX or len(value.as_tuple().digits) > DIGITS_MAX:
-        raise Refused(f"the number {text[:40]} has more than {DIGITS_MAX} digits")
+        return Refused(f"the number {text[:40]} has more than {DIGITS_MAX} digits")
     return value
 
 
-def _integer(text: str) -> int:
-    if len(text) > DIGITS_MAX:
-        raise Refused(f"the number {text[:40]} has more than {DIGITS_MAX} digits")
-    return int(text)
+def _integer(text: str) -> int | Refused:
+    return int(text) if len(text) <= DIGITS_MAX else Refused(f"the number {text[:40]} has more than {DIGITS_MAX} digits")
 
 
-def _constant(text: str) -> None:
-    raise Refused(f"{text} is not a JSON number")
+def _constant(text: str) -> Refused:
+    return Refused(f"{text} is not a JSON number")
 
 
-def _check(value: object) -> None:
-    """Depth and characters, without recursion: a hostile text must not reach Python's own limits."""
+def checked(value: Json) -> Json:
+    """A value of `parse`, if nothing in it is refused. Without recursion: a hostile text must not reach Python's own limits."""
     stack: list[tuple[object, int]] = [(value, 1)]
     push: Callable[[tuple[object, int]], None] = stack.append
     while stack:
         node, depth = stack.pop()
         if isinstance(node, str):
             check_text(node)
+        elif isinstance(node, Refused):
+            raise node
         elif isinstance(node, dict | list):
             if depth > DEPTH_MAX:
                 raise Refused(f"JSON nested deeper than {DEPTH_MAX} levels")
@@ -115,6 +121,7 @@ def _check(value: object) -> None:
             else:
                 for child in node:
                     push((child, depth + 1))
+    return value
 
 
 def check_text(text: str) -> None:
