@@ -1,9 +1,11 @@
 """Verify: folds a shadow to the live view's position and compares the two, table by table, every column, naming the rows that differ.
 
 The comparison sees one snapshot: the live position, the live rows and the shadow folded to that position belong together, while live
-traffic goes on.
+traffic goes on. The live view is followed to the head as any follower would, and otherwise left as it is: one that cannot be followed is
+judged as it stands, against the log up to the head.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,11 +13,12 @@ from typing import Any
 import psycopg
 from psycopg import IsolationLevel, sql
 
+from events.errors import Corrupt
 from hub import limits
-from hub.log.follow import Cursor, Follower, live_schema, position, shadow_schema, step
+from hub.log.follow import Cursor, live_schema, position, shadow_schema, step
 from hub.log.store import Log
 from projections.base import Table, TableView
-from replay.rebuild import connect
+from replay.shadow import GONE, Connection, Shadow, alone
 
 
 @dataclass(slots=True)
@@ -36,7 +39,10 @@ class TableDifference:
 
 
 def verify(url: str, views: Sequence[TableView]) -> tuple[int, dict[str, dict[str, TableDifference]]]:
-    """Compare live views with the log folded anew; the position and, for each view, the differences of its tables."""
+    """Compare live views with the log folded anew; the position and, for each view, the differences of its tables.
+
+    The table `position` is compared too: it has one row, with a position that the log knows.
+    """
     with Log(url) as log:
         head = log.head()
     found: dict[str, dict[str, TableDifference]] = {}
@@ -48,29 +54,75 @@ def verify(url: str, views: Sequence[TableView]) -> tuple[int, dict[str, dict[st
 
 
 def _verify_one(url: str, view: TableView, head: int) -> tuple[int, dict[str, TableDifference]]:
-    live, shadow = Follower(url, view), Follower(url, view, shadow_schema(view.name))
-    try:
-        live.ensure()
-        shadow.ensure()
-        while live.position() < max(head, shadow.position()):  # whoever follows, this view is at the head before it is judged
-            live.step()
-        while shadow.step(upto=live.position()):
+    with alone(url, [view]) as connection:
+        shadow = Shadow(connection, view)
+        if shadow.flaw():
+            shadow.restart()
+        else:
+            shadow.resume()
+        target = max(head, shadow.position())
+        _follow(connection, view, target)
+        while shadow.step(limits.FOLLOW_BATCH_MAX, target):
             pass
-        with connect(url) as connection:
-            connection.isolation_level = IsolationLevel.REPEATABLE_READ
+        connection.isolation_level = IsolationLevel.REPEATABLE_READ
+        with connection.transaction(), connection.cursor() as cursor:
+            at, difference = _compare_position(cursor, live_schema(view.name), target)
+            while step(cursor, view, shadow.schema, limits.FOLLOW_BATCH_MAX, at):
+                pass
+            tables = {table.name: _compare(cursor, view.name, table, at) for table in view.tables}
+            shadow.seal()
+            return at, {**tables, "position": difference}
+
+
+def _follow(connection: Connection, view: TableView, target: int) -> None:
+    """Whoever follows, this view is at the head before it is judged, if it can be."""
+    folded = 1
+    while folded:
+        try:
             with connection.transaction(), connection.cursor() as cursor:
-                at = position(cursor, live.schema)
-                while step(cursor, view, shadow.schema, limits.FOLLOW_BATCH_MAX, at):
-                    pass
-                return at, {table.name: _compare(cursor, view.name, table) for table in view.tables}
-    finally:
-        live.close()
-        shadow.close()
+                folded = step(cursor, view, live_schema(view.name), limits.FOLLOW_BATCH_MAX, target)
+        except (Corrupt, *GONE):
+            return
 
 
-def _compare(cursor: Cursor, view: str, table: Table) -> TableDifference:
+def _compare_position(cursor: Cursor, schema: str, target: int) -> tuple[int, TableDifference]:
+    """The position that a view should be at, which is its own if that is sound, and how its position differs from that."""
+    try:
+        with cursor.connection.transaction():
+            at = position(cursor, schema)
+        if at >= target:
+            return at, TableDifference(1)
+    except (Corrupt, *GONE):
+        pass
+    try:
+        with cursor.connection.transaction():
+            query = sql.SQL("select position from {} order by position = %s desc, position").format(sql.Identifier(schema, "position"))
+            found = [at for (at,) in cursor.execute(query, [target])]
+    except GONE:
+        found = []
+    keys = [{"position": at, "is": "extra" if n else "differing", "expected": target} for n, at in enumerate(found)]
+    if len(found) > 1 and found[0] == target:
+        del keys[0]
+    if not found and target:  # before anything happened a view need not be there
+        keys = [{"position": target, "is": "missing"}]
+    kinds = Counter(key["is"] for key in keys)
+    return target, TableDifference(len(found), kinds["differing"], kinds["missing"], kinds["extra"], keys[: limits.EXPORT_KEYS_MAX])
+
+
+def _compare(cursor: Cursor, view: str, table: Table, at: int) -> TableDifference:
     live, shadow = sql.Identifier(live_schema(view), table.name), sql.Identifier(shadow_schema(view), table.name)
-    (rows,) = cursor.execute(sql.SQL("select count(*) from {}").format(live)).fetchone() or (0,)
+    try:
+        with cursor.connection.transaction():
+            return _compare_rows(cursor, table, live, shadow)
+    except GONE:  # of a table that is not there, or is another one, all rows are missing
+        found = _compare_rows(cursor, table, sql.SQL("(select * from {} where false)").format(shadow), shadow)
+        if found.equal and at:  # and so is a table that would be empty, once anything happened
+            found.missing, found.keys = 1, [{"table": table.name, "is": "missing"}]
+        return found
+
+
+def _compare_rows(cursor: Cursor, table: Table, live: sql.Composable, shadow: sql.Composable) -> TableDifference:
+    (rows,) = cursor.execute(sql.SQL("select count(*) from {} l").format(live)).fetchone() or (0,)
     keys = sql.SQL(", ").join(map(sql.Identifier, table.key))
     query = sql.SQL(
         """select case when l is null then 'missing' when s is null then 'extra' else 'differing' end as what,

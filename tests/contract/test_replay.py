@@ -13,7 +13,8 @@ from hub.log.store import Log
 from replay.promote import promote
 from replay.rebuild import Progress, rebuild
 from replay.verify import verify
-from tests.facts import as_role, fact, received, thing
+from tests.contract.replay_suite import differing, fill, follow
+from tests.facts import as_role
 
 
 @pytest.fixture
@@ -28,44 +29,6 @@ def owner_url(fresh_database: str) -> str:
 @pytest.fixture
 def url(owner_url: str) -> str:
     return as_role(owner_url, "hub_follow")
-
-
-def fill(log: Log, first: int, count: int) -> None:
-    """Receipts, consumption and output of `count` small orders."""
-    for n in range(first, first + count):
-        log.append(
-            [
-                received(f"R{n}", "A", f"L{n}", "5", n),
-                fact(
-                    f"I{n}", "production.material_issued", {"order": f"O{n}", "things": [thing("A", f"L{n}", "4")], "location": "WH"}, n + 1
-                ),
-                fact(
-                    f"P{n}",
-                    "production.output_produced",
-                    {"output": f"P{n}", "order": f"O{n}", "things": [thing("B", f"M{n}", "2")], "location": "WH"},
-                    n + 2,
-                ),
-            ]
-        )
-
-
-def follow(owner_url: str) -> None:
-    for view in views():
-        follower = Follower(as_role(owner_url, "hub_follow"), view)
-        follower.ensure()
-        while follower.step(7):
-            pass
-        follower.close()
-
-
-def differing(url: str) -> dict[str, list[str]]:
-    """View to the tables in which it differs."""
-    _, found = verify(url, views())
-    return {
-        view: [name for name, t in tables.items() if not t.equal]
-        for view, tables in found.items()
-        if not all(t.equal for t in tables.values())
-    }
 
 
 def test_rebuilt_is_live(url: str) -> None:

@@ -1,0 +1,45 @@
+"""What the tests of replay share: a log of small orders, its views followed, and which tables `verify` finds different."""
+
+from hub.app.wiring import views
+from hub.log.follow import Follower
+from hub.log.store import Log
+from replay.verify import verify
+from tests.facts import as_role, fact, received, thing
+
+
+def fill(log: Log, first: int, count: int) -> None:
+    """Receipts, consumption and output of `count` small orders."""
+    for n in range(first, first + count):
+        log.append(
+            [
+                received(f"R{n}", "A", f"L{n}", "5", n),
+                fact(
+                    f"I{n}", "production.material_issued", {"order": f"O{n}", "things": [thing("A", f"L{n}", "4")], "location": "WH"}, n + 1
+                ),
+                fact(
+                    f"P{n}",
+                    "production.output_produced",
+                    {"output": f"P{n}", "order": f"O{n}", "things": [thing("B", f"M{n}", "2")], "location": "WH"},
+                    n + 2,
+                ),
+            ]
+        )
+
+
+def follow(owner_url: str) -> None:
+    for view in views():
+        follower = Follower(as_role(owner_url, "hub_follow"), view)
+        follower.ensure()
+        while follower.step(7):
+            pass
+        follower.close()
+
+
+def differing(url: str) -> dict[str, list[str]]:
+    """View to the tables in which it differs."""
+    _, found = verify(url, views())
+    return {
+        view: [name for name, t in tables.items() if not t.equal]
+        for view, tables in found.items()
+        if not all(t.equal for t in tables.values())
+    }
