@@ -9,13 +9,13 @@ from typing import Any
 import psycopg
 
 from events import canonical
-from events.errors import Unavailable
+from events.errors import Corrupt, Unavailable
 from hub import limits
 from hub.app import queries
 from hub.app.home import Home
 from hub.app.supervisor import read_processes
-from hub.app.wiring import Hub, views
-from hub.log.follow import Cursor, enter, live_schema
+from hub.app.wiring import Hub, named_views, views
+from hub.log.follow import Cursor, enter, live_schema, position
 from projections import trace as traces
 
 _catching_up = threading.Lock()
@@ -23,11 +23,27 @@ _catching_up = threading.Lock()
 
 @contextlib.contextmanager
 def caught_up(hub: Hub, views: Sequence[str] = ()) -> Iterator[Cursor]:
-    """A reading cursor after the views have reached the head as of the call."""
-    with _catching_up:  # in one process one thread is enough to help the followers along
-        hub.catch_up(views)
-    with reading(hub) as cursor:
-        yield cursor
+    """A reading cursor after the views have reached the head as of the call. Raises `Unavailable`, `Corrupt`."""
+    for _ in range(limits.SNAPSHOT_TRIES_MAX):
+        with _catching_up:  # in one process one thread is enough to help the followers along
+            head = hub.catch_up(views)
+        with reading(hub) as cursor:
+            if _are_at(cursor, sorted(view.name for view in named_views(views)), head):
+                yield cursor
+                return
+    raise Unavailable("the views were swapped again and again while this was asked: try again when `hub replay promote` is done")
+
+
+def _are_at(cursor: Cursor, views: Sequence[str], head: int) -> bool:
+    """Whether this snapshot has the views at the head, and from now on nobody swaps them: `promote` waits for whoever holds a position.
+
+    All who read several views take their positions in one order. A snapshot from before a promote that it waited for sees what was then
+    the shadow: behind the head, or nothing yet.
+    """
+    try:
+        return all(position(cursor, live_schema(view)) >= head for view in views)
+    except (Corrupt, psycopg.errors.UndefinedTable):
+        return False  # what is wrong with the view itself, catching up tells
 
 
 @contextlib.contextmanager
@@ -64,7 +80,8 @@ def status(hub: Hub) -> dict[str, Any]:
         complete = len(positions) == len(views())
         held = cursor.execute("select count(*) from view_quarantine.entry where not settled").fetchone() if complete else None
         counts = queries.exception_counts(cursor) if complete else {}
-        lag_s = queries.oldest_unprocessed_s(cursor, positions)
+        trouble = queries.position_trouble(cursor, positions)
+        lag_s = queries.oldest_unprocessed_s(cursor, positions, trouble)
     return {
         "processes": [
             {"role": p.role, "pid": p.pid, "since": p.since, "restarts": p.restarts} for p in read_processes(Home(hub.settings.home))
@@ -73,6 +90,7 @@ def status(hub: Hub) -> dict[str, Any]:
         "owner_url": hub.database.owner_url,
         "head": int(row[0]) if row else 0,
         "views": positions,
+        "trouble": trouble,
         "oldest_unprocessed_s": lag_s,
         "quarantine": int(held[0]) if held else 0,
         "exceptions": sum(counts.values()),

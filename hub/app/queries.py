@@ -1,7 +1,7 @@
 """What people ask: the queries behind the command line, the API and the console, as plain JSON-ready rows (contracts.md, Commands)."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -10,10 +10,12 @@ from psycopg import sql
 
 from events import canonical
 from events.base import Recorded
+from events.errors import Corrupt
 from hub import limits
 from hub.app.wiring import views
 from hub.log.codec import COLUMNS, decode, receipt_key
 from hub.log.follow import Cursor, enter, live_schema
+from hub.log.follow import position as sound_position
 from hub.log.store import Log, read
 from projections.base import EXCEPTION_TABLE
 from projections.movements import OWN
@@ -177,14 +179,31 @@ def view_positions(cursor: Cursor) -> dict[str, int]:
     return found
 
 
-def oldest_unprocessed_s(cursor: Cursor, positions: dict[str, int]) -> float:
-    """Seconds since the oldest fact that some view has not folded was recorded; 0 when all are at the head."""
+def position_trouble(cursor: Cursor, positions: dict[str, int]) -> dict[str, str]:
+    """Why views cannot go on from their positions, as when they are beyond the head, by the view's name."""
+    found = {}
+    for view in positions:
+        try:
+            sound_position(cursor, live_schema(view))
+        except Corrupt as error:
+            found[view] = str(error)
+    return found
+
+
+def oldest_unprocessed_s(cursor: Cursor, positions: dict[str, int], trouble: Collection[str] = ()) -> float:
+    """Seconds since the oldest fact that some view has not folded was recorded; 0 when all are at the head.
+
+    A view in trouble has folded nothing that counts; where the log is empty besides, there is no fact to tell since when: since 1970.
+    """
     if not positions:
         return 0.0
+    after = min(0 if view in trouble else at for view, at in positions.items())
     row = cursor.execute(
-        "select extract(epoch from clock_timestamp() - recorded_at) from log.event where position = %s", [min(positions.values()) + 1]
+        """select extract(epoch from clock_timestamp() -
+                  coalesce((select recorded_at from log.event where position = %s), case when %s then 'epoch'::timestamptz end))""",
+        [after + 1, bool(trouble)],
     ).fetchone()
-    return round(max(0.0, float(row[0])), 3) if row else 0.0
+    return round(max(0.0, float(row[0])), 3) if row and row[0] is not None else 0.0
 
 
 def where_now(cursor: Cursor, nodes: list[Row]) -> dict[tuple[str, str], list[Row]]:

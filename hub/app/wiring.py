@@ -84,7 +84,10 @@ class Hub:
         return {name: Partner(p.tzinfo, dict(p.units)) for name, p in self.settings.partners.items()}
 
     def catch_up(self, names: Sequence[str] = ()) -> int:
-        """Bring views to the head as of the call, whoever else follows; the head. A command without a running hub follows by itself."""
+        """Bring views to the head as of the call, whoever else follows; the head. A command without a running hub follows by itself.
+
+        Raises `Corrupt` where a view cannot be brought there, such as one that is beyond the head.
+        """
         head = self.log.head()
         for view in named_views(names):
             follower = Follower(self.follow_url, view)

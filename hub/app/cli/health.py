@@ -29,7 +29,10 @@ def show_status(json_: bool) -> int:
     print(
         f"\nhead {found['head']}, oldest unprocessed {found['oldest_unprocessed_s']} s, held {found['quarantine']}, exceptions {found['exceptions']}"
     )
-    print("all views are at the head" if not behind else "behind: " + ", ".join(f"{name} {n}" for name, n in behind.items()))
+    if behind or not found["trouble"]:
+        print("all views are at the head" if not behind else "behind: " + ", ".join(f"{name} {n}" for name, n in behind.items()))
+    for text in found["trouble"].values():
+        print(f"WRONG {text}")
     return 0
 
 
@@ -115,11 +118,7 @@ def _views(hub: Hub) -> Iterator[tuple[str, str, str]]:
                 "not there yet",
                 "" if found["head"] == 0 else "start the hub (`hub serve`), or run any query: it folds the log",
             )
-        elif lag < 0:
-            yield (
-                f"view {view.name}",
-                f"at {at}, beyond the head {found['head']}",
-                "the log is older than the view: `hub replay rebuild --all`, then promote",
-            )
+        elif view.name in found["trouble"]:
+            yield f"view {view.name}", f"at {at}, head {found['head']}", found["trouble"][view.name]
         else:
             yield f"view {view.name}", "at the head" if not lag else f"{lag} behind", ""
