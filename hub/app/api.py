@@ -1,23 +1,30 @@
 """The HTTP API: facts and EPCIS documents in, per-row answers out; stock, traces, exceptions and health for programs.
 
 A 2xx is sent only after everything in the request is durable. With a token set every request needs it, as `Authorization: Bearer` or as the
-password of HTTP Basic (so that a browser can ask for it); without one only names of the loopback interface are answered.
+password of HTTP Basic (so that a browser can ask for it); without one only names of the loopback interface are answered. Pages of other sites
+are never answered. Whatever goes wrong is answered as application/problem+json.
 """
 
 import asyncio
 import hashlib
 import hmac
+import logging
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from fastapi.routing import APIRouter
+from fastapi.routing import APIRoute, APIRouter
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from adapters.http_queue import HttpQueue, QueueFull
-from events.errors import Unavailable
+from events import canonical
+from events.errors import HubError, Refused, Unavailable
 from hub import limits
 from hub.app import answers, queries
 from hub.app.settings import Secret
@@ -29,7 +36,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 DURABLE_WAIT_S = 30.0  # a client that waits longer has gone; the delivery is still worked on, and a repeat is a duplicate
-_LOOPBACK_NAMES = {"127.0.0.1", "localhost", "[::1]", "testserver"}
+_LOOPBACK_NAMES = {"127.0.0.1", "localhost", "[::1]"}
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_log = logging.getLogger("uvicorn.error")  # what the process writes to its own log
 _COOKIE = "millwright"
 
 
@@ -38,12 +47,26 @@ def make_app(hub: Hub, queue: HttpQueue) -> FastAPI:
     app = FastAPI(title="Millwright", version="1", docs_url=None, redoc_url=None)  # their pages load scripts from elsewhere
     app.include_router(_routes(hub, queue))
     app.add_middleware(Guard, token=hub.settings.api_token)
-
-    @app.exception_handler(Unavailable)
-    def unavailable(request: Request, error: Unavailable) -> Response:
-        return _problem(503, str(error), {"Retry-After": "1"})
-
+    for kind in (HubError, psycopg.Error, ClientDisconnect, HTTPException, Exception):
+        app.add_exception_handler(kind, _answer_to)
     return app
+
+
+def _answer_to(request: Request, error: Exception) -> Response:
+    """What went wrong as a problem: the caller's fault, try again, or ours, which goes to the log in one line too."""
+    if isinstance(error, HTTPException):
+        return _problem(error.status_code, str(error.detail), dict(error.headers or {}))
+    if isinstance(error, ClientDisconnect):
+        return _problem(400, "the connection was closed before all of the body was there")  # nobody reads it
+    detail = " ".join(str(error).split())
+    if isinstance(error, Unavailable | psycopg.OperationalError):
+        return _problem(503, detail, {"Retry-After": "1"})
+    if isinstance(error, Refused | psycopg.DataError):
+        return _problem(400, detail)
+    if not isinstance(error, HubError | psycopg.Error):
+        return _problem(500, "this is the hub's own fault: its trace is in hub-api.log, report it")  # where whoever called us writes it
+    _log.error("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, detail)
+    return _problem(500, detail)
 
 
 def _routes(hub: Hub, queue: HttpQueue) -> APIRouter:
@@ -68,6 +91,7 @@ def _routes(hub: Hub, queue: HttpQueue) -> APIRouter:
     def trace(id_: str, direction: str = "both") -> Response:
         if direction not in ("both", "forward", "backward"):
             return _problem(400, f"direction is both, forward or backward, not {direction[:40]!r}")
+        canonical.check_text(id_)
         with answers.caught_up(hub) as cursor:
             found = answers.trace(cursor, id_, direction)
         return JSONResponse(found, 200 if found.get("root") else 300 if "candidates" in found else 404)
@@ -96,6 +120,18 @@ def _routes(hub: Hub, queue: HttpQueue) -> APIRouter:
         """Ready means: the log answers and no view is behind by more than the bound."""
         lag_s = answers.status(hub)["oldest_unprocessed_s"]
         return JSONResponse({"ready": lag_s < 30, "oldest_unprocessed_s": lag_s}, 200 if lag_s < 30 else 503)
+
+    @router.api_route("/v1/{rest:path}", methods=_METHODS, include_in_schema=False)
+    @router.api_route("/epcis/{rest:path}", methods=_METHODS, include_in_schema=False)
+    def nowhere(request: Request, rest: str) -> Response:
+        """What is left: the console below would answer with a page."""
+        found = (route for route in router.routes if isinstance(route, APIRoute) and route.matches(request.scope)[0] is Match.PARTIAL)
+        allowed = sorted({method for route in found for method in route.methods or ()})
+        if allowed:
+            return _problem(
+                405, f"{request.method} is not for {request.url.path}: use {' or '.join(allowed)}", {"Allow": ", ".join(allowed)}
+            )
+        return _problem(404, f"there is nothing at {request.url.path}: see /openapi.json")
 
     return router
 
@@ -163,7 +199,7 @@ def _problem(code: int, detail: str, headers: dict[str, str] | None = None) -> R
 
 
 class Guard:
-    """ASGI middleware before everything, WebSockets included: the token where one is set, else only loopback names and same-origin posts."""
+    """ASGI middleware before everything, WebSockets included: same origin, and the token where one is set, else only loopback names."""
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], token: Secret | None) -> None:
         self._app = app
@@ -174,16 +210,23 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        host, origin = headers.get("host", "").lower(), headers.get("origin", "").lower()
+        # a browser sends its cookie or password along with what other sites' pages ask for, but it says whose page it was
+        if "origin" in headers and origin.partition("://")[2] != host:
+            await _refuse(
+                scope, receive, send, 403, "only the hub's own pages may ask: a proxy before the hub must hand Host on as it came"
+            )
+            return
         if self._token is None:
-            host = headers.get("host", "").rsplit(":", 1)[0] if not headers.get("host", "").endswith("]") else headers["host"]
-            origin = headers.get("origin")
-            if host not in _LOOPBACK_NAMES or (origin is not None and origin.split("://", 1)[-1] != headers.get("host")):
-                await _refuse(scope, send, 403, b"only this machine's own pages may ask: set HUB_API_TOKEN to listen for others")
+            if (host if host.endswith("]") else host.rsplit(":", 1)[0]) not in _LOOPBACK_NAMES:
+                await _refuse(scope, receive, send, 403, "only this machine may ask: set HUB_API_TOKEN to listen for others")
                 return
             await self._app(scope, receive, send)
             return
         if not (self._has_token(headers) or self._has_cookie(headers)):
-            await _refuse(scope, send, 401, b"the API token is missing or wrong: send Authorization: Bearer, or log in with it as password")
+            await _refuse(
+                scope, receive, send, 401, "the API token is missing or wrong: send Authorization: Bearer, or log in with it as password"
+            )
             return
 
         async def with_cookie(message: MutableMapping[str, Any]) -> None:
@@ -211,15 +254,12 @@ class Guard:
 
     def _has_cookie(self, headers: dict[str, str]) -> bool:
         found = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
-        return any(name == _COOKIE and hmac.compare_digest(value, self._cookie()) for name, _, value in found)
+        return any(name == _COOKIE and hmac.compare_digest(value.encode(), self._cookie().encode()) for name, _, value in found)
 
 
-async def _refuse(scope: Scope, send: Send, code: int, reason: bytes) -> None:
+async def _refuse(scope: Scope, receive: Receive, send: Send, code: int, reason: str) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 4401})
         return
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(reason)).encode())]
-    if code == 401:
-        headers.append((b"www-authenticate", b'Basic realm="Millwright", charset="UTF-8"'))
-    await send({"type": "http.response.start", "status": code, "headers": headers})
-    await send({"type": "http.response.body", "body": reason})
+    headers = {"WWW-Authenticate": 'Basic realm="Millwright", charset="UTF-8"'} if code == 401 else None
+    await _problem(code, reason, headers)(scope, receive, send)

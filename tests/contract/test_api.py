@@ -1,9 +1,11 @@
 """The HTTP API on a real log: what a status means, what is kept, who may ask."""
 
 import json
+import socket
 import threading
+import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 from fastapi.testclient import TestClient
+from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocketDisconnect
 
 from adapters.http_queue import HttpQueue
+from events.errors import Corrupt, Refused, Unavailable
 from hub import limits
 from hub.app.api import make_app
 from hub.app.servers.postgres import Database
@@ -21,6 +25,8 @@ from hub.app.settings import Secret, Settings
 from hub.app.wiring import Hub
 from hub.intake.door import Loop
 from hub.log.migrate import migrate
+from tests.contract.adapter_http import Served
+from tests.contract.adapter_sources import free_port
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 
@@ -131,6 +137,131 @@ def test_stock_is_read_after_it_was_written(client: TestClient) -> None:
 @pytest.mark.parametrize("headers", [{"host": "evil.example"}, {"origin": "http://evil.example"}])
 def test_without_a_token_only_this_machine_may_ask(client: TestClient, headers: dict[str, str]) -> None:
     assert client.get("/v1/stock", headers=headers).status_code == 403
+
+
+def test_a_test_client_is_no_machine_of_ours(hub: Hub) -> None:
+    assert TestClient(make_app(hub, HttpQueue(1))).get("/health/live").status_code == 403  # its Host is testserver
+
+
+@pytest.fixture
+def guarded(hub: Hub) -> TestClient:
+    """As others reach it: with a token."""
+    opened = Hub(Settings(home=hub.settings.home, api_host="0.0.0.0", api_token=Secret(TOKEN)), hub.database)
+    return TestClient(make_app(opened, HttpQueue(4)), base_url="http://hub.example:8080")
+
+
+@pytest.mark.parametrize(
+    ("origin", "code"),
+    [("http://hub.example:8080", 200), ("https://HUB.example:8080", 200), ("http://evil.example", 403), ("null", 403), ("", 403)],
+)
+def test_other_sites_pages_cannot_use_a_browsers_login(guarded: TestClient, origin: str, code: int) -> None:
+    basic = b64encode(f"anyone:{TOKEN}".encode()).decode()
+    found = guarded.get("/health/live", headers={"Authorization": f"Basic {basic}", "Origin": origin})
+    assert found.status_code == code
+    assert guarded.cookies or code == 403
+    if code == 403:
+        assert found.headers["content-type"] == "application/problem+json"
+        with (
+            pytest.raises(WebSocketDisconnect),
+            guarded.websocket_connect("/ws", headers={"Origin": origin, "Authorization": f"Basic {basic}"}),
+        ):
+            pass
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {b"Cookie": b"millwright=\xe9"},
+        {b"Cookie": b"millwright"},
+        {b"Authorization": b"Bearer \xe9"},
+        {b"Authorization": b"Basic \xe9"},
+        {b"Authorization": b"Basic " + b64encode(b"\xe9:\xff")},
+    ],
+)
+def test_a_login_of_any_bytes_is_wrong(guarded: TestClient, headers: dict[bytes, bytes]) -> None:
+    assert guarded.get("/health/live", headers=headers).status_code == 401
+
+
+def test_whatever_goes_wrong_is_a_problem_in_one_line(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    app = make_app(hub, HttpQueue(1))
+    errors = {
+        400: [Refused("no\nsuch thing"), psycopg.errors.NumericValueOutOfRange("bigint out of range")],
+        503: [Unavailable("the log is away"), psycopg.OperationalError("server closed the connection\n\tunexpectedly")],
+        500: [Corrupt("position 7 does not decode"), psycopg.errors.UndefinedTable("no such view"), ZeroDivisionError("a bug")],
+    }
+
+    def fails(error: Exception) -> Callable[[], None]:
+        def route() -> None:
+            raise error
+
+        return route
+
+    for code, found in errors.items():
+        for n, error in enumerate(found):
+            app.get(f"/boom/{code}/{n}")(fails(error))
+    client = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
+    for code, found in errors.items():
+        for n, error in enumerate(found):
+            answer = client.get(f"/boom/{code}/{n}")
+            assert (answer.status_code, answer.headers["content-type"]) == (code, "application/problem+json"), error
+            detail = answer.json()["detail"]
+            assert "\n" not in detail
+            assert detail == " ".join(str(error).split()) or "hub-api.log" in detail
+            assert (answer.headers.get("Retry-After") is not None) == (code == 503)
+    assert [record.getMessage() for record in caplog.records if record.name == "uvicorn.error"] == [
+        "GET /boom/500/0: Corrupt: position 7 does not decode",
+        "GET /boom/500/1: UndefinedTable: no such view",
+    ]
+
+
+def test_a_database_that_is_away_is_a_problem(hub: Hub) -> None:
+    away = Hub(hub.settings, Database("postgresql://127.0.0.1:1/x"))
+    client = TestClient(make_app(away, HttpQueue(1)), base_url="http://127.0.0.1")
+    for path in ("/v1/stock", "/v1/trace/A", "/v1/exceptions", "/v1/events", "/v1/status", "/health/ready"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json"), path
+
+
+def test_what_no_text_can_hold_is_a_bad_request(client: TestClient) -> None:
+    answer = client.get("/v1/trace/a%00b")
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+    assert "NUL" in answer.json()["detail"]
+    assert client.get("/v1/events", params={"first": 10**30}).json() == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code", "allowed"),
+    [
+        ("GET", "/v1/facts", 405, "POST"),
+        ("PUT", "/v1/facts", 405, "POST"),
+        ("DELETE", "/epcis/capture", 405, "POST"),
+        ("POST", "/v1/stock", 405, "GET"),
+        ("POST", "/v1/trace/A/L1", 405, "GET"),
+        ("GET", "/v1/nowhere", 404, None),
+        ("PUT", "/epcis/", 404, None),
+    ],
+)
+def test_wrong_methods_and_paths_below_a_console(hub: Hub, method: str, path: str, code: int, allowed: str | None) -> None:
+    app = make_app(hub, HttpQueue(1))
+    app.mount("/", PlainTextResponse("a page", 404))  # takes all that is left, as the console does
+    answer = TestClient(app, base_url="http://127.0.0.1").request(method, path)
+    assert (answer.status_code, answer.headers["content-type"]) == (code, "application/problem+json")
+    assert answer.headers.get("Allow") == allowed
+
+
+def test_a_client_that_goes_amid_its_body_leaves_no_trace(caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
+    served = Served(port, 4)
+    served.open()
+    try:
+        with socket.create_connection(("127.0.0.1", port)) as one:
+            one.sendall(b"POST /v1/facts HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{")
+            time.sleep(0.3)
+        time.sleep(0.5)
+    finally:
+        served.close()
+    assert [record for record in caplog.records if record.exc_info or "Exception" in record.getMessage()] == []
+    assert served.receive(1, 0) == []
 
 
 def test_with_a_token_every_request_needs_it(hub: Hub) -> None:
