@@ -21,6 +21,7 @@ from hub.intake.delivery import Adapter, Delivery, LineOutcome, Outcome, PartOut
 from hub.intake.mapping import Context, Held, Line, Part, Partner
 from hub.intake.mapping import Mapping as FormatMapping
 from hub.log.store import Accepted, Conflict, Duplicate, Result
+from hub.points import reach
 
 
 class Appender(Protocol):
@@ -57,10 +58,12 @@ class Intake:
                 for s, d in zip(sums, deliveries, strict=True)
             ]
         )
+        reach("delivery kept")
         mapped = [
             _Mapped(d, s.hexdigest(), self.map(d.body, s.hexdigest(), d.headers, d.transport))
             for s, d in zip(sums, deliveries, strict=True)
         ]
+        reach("mapped")
         return self._append(mapped)
 
     def take_part(self, body: bytes, sha256: str, part: int, received_at: datetime) -> Outcome:
@@ -120,6 +123,8 @@ class Intake:
                         lines.append(_line_outcome(line, fact, result))
                 parts.append(PartOutcome(part.number, part.format, lines))
             outcomes.append(Outcome(m.sha256, parts))
+        if refused:
+            reach("conflict found")
         for fact, result in zip(refused, self._append_all(refused), strict=True):
             if isinstance(result, Duplicate):
                 again.append((fact.envelope.source, fact.envelope.key))
@@ -215,9 +220,12 @@ class Loop:
             deliveries = self.adapter.receive(limits.INTAKE_BATCH_MAX, wait_s)
             if not deliveries:
                 return 0
+            reach("received")
             outcomes = self._until_durable(deliveries, stop)
+            reach("before acknowledgement")
             for delivery, outcome in zip(deliveries, outcomes or (), strict=outcomes is not None):
                 delivery.done(outcome)
+                reach("after acknowledgement")
         except Unavailable as error:
             self._report(f"{self.adapter.name}: {error}")
             self._close()

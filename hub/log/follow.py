@@ -18,6 +18,7 @@ from events.base import Recorded
 from events.errors import Corrupt, Unavailable
 from hub import limits
 from hub.log.store import CHANNEL, read
+from hub.points import reach
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 _POSITION = "create table position (position bigint not null, fact uuid, shape text not null)"  # fact: the key of the fact at position
@@ -69,7 +70,10 @@ class Follower:
 
     def step(self, limit: int = limits.FOLLOW_BATCH_MAX, upto: int | None = None) -> int:
         """Fold at most `limit` facts (up to a position) in one transaction; how many there were. Raises `Unavailable`, `Corrupt`."""
-        return int(self._run(lambda cursor: step(cursor, self.view, self.schema, limit, upto)))
+        folded = int(self._run(lambda cursor: step(cursor, self.view, self.schema, limit, upto)))
+        if folded:
+            reach("view committed")
+        return folded
 
     def position(self) -> int:
         """The last position folded in."""
@@ -217,12 +221,14 @@ def step(cursor: Cursor, view: View, schema: str, limit: int, upto: int | None =
         raise Corrupt(
             f"facts {last + 1} to {facts[-1].position} do not fit what the view in schema {schema} holds: {error}; {_remedy(schema)}"
         ) from error
+    reach("view written")
     cursor.execute(
         "update position p set position = e.position, fact = e.key from log.event e where e.position = %s and p.position = %s",
         [facts[-1].position, last],
     )
     if cursor.rowcount != 1:
         raise Corrupt(f"the view in schema {schema} was moved from position {last} by somebody else while it was locked")
+    reach("position moved")
     return len(facts)
 
 

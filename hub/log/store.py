@@ -16,6 +16,7 @@ from events.base import Fact, Recorded
 from events.errors import Refused, Unavailable
 from hub import limits
 from hub.log.codec import COLUMNS, COPY, COPY_BEGIN, COPY_END, Row, decode, encode, packed, pg_time, receipt_key
+from hub.points import reach
 
 R = TypeVar("R")
 APPEND_LOCK = 0x6C6F67  # advisory lock, per database
@@ -183,6 +184,7 @@ class Log:
                 copy.write(b"".join((COPY_BEGIN, *new, COPY_END)))
             cursor.execute(f"notify {CHANNEL}")
         self._unsure = heads, position
+        reach("before commit")
         return results
 
     def _locked(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row]) -> tuple[int, dict[bytes, tuple[int, bytes]]]:
@@ -225,6 +227,7 @@ class Log:
     def _committed(self, work: Callable[[psycopg.Cursor[tuple[Any, ...]]], R]) -> R:
         """Run an append; once it is committed, remember the heads that it left."""
         result = self._run(work)
+        reach("after commit")
         self._heads, self._at = self._unsure
         return result
 
