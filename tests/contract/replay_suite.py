@@ -1,5 +1,7 @@
 """What the tests of replay share: a log of small orders, its views followed, and which tables `verify` finds different."""
 
+import psycopg
+
 from hub.app.wiring import views
 from hub.log.follow import Follower
 from hub.log.store import Log
@@ -43,3 +45,16 @@ def differing(url: str) -> dict[str, list[str]]:
         for view, tables in found.items()
         if not all(t.equal for t in tables.values())
     }
+
+
+def run(owner_url: str, *statements: str) -> None:
+    """Statements by hand, as the owner."""
+    with psycopg.connect(owner_url) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+def one(owner_url: str, query: str) -> object:
+    with psycopg.connect(owner_url) as connection:
+        (found,) = connection.execute(query.encode()).fetchone() or (None,)
+        return found

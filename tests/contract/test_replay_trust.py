@@ -1,34 +1,27 @@
-"""What replay may be trusted with, on a real PostgreSQL: other code, changed shadows and positions, a log from a backup, readers, pauses."""
+"""What replay may be trusted with, on a real PostgreSQL: other code, changed shadows and positions, a log from a backup."""
 
 import contextlib
 import shutil
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
-from events.base import Recorded
-from events.errors import Corrupt, Refused, Unavailable
-from hub import limits
+from events.errors import Corrupt, Refused
 from hub.app import answers
 from hub.app.servers.postgres import Database
 from hub.app.settings import Settings
 from hub.app.wiring import Hub, views
-from hub.log.follow import Cursor, Follower
+from hub.log.follow import Follower
 from hub.log.migrate import migrate
-from hub.log.store import Accepted, Log
+from hub.log.store import Log
 from replay.promote import promote
-from replay.rebuild import Progress, rebuild
-from replay.shadow import alone
+from replay.rebuild import rebuild
 from replay.verify import TableDifference, verify
-from tests.contract.replay_suite import differing, fill, follow
-from tests.facts import as_role, received
+from tests.contract.replay_suite import differing, fill, follow, one, run
+from tests.facts import as_role
 
 ROOT = Path(__file__).resolve().parents[2]
 (STOCK,) = (view for view in views() if view.name == "stock")
@@ -54,19 +47,6 @@ def hub(owner_url: str, tmp_path: Path) -> Iterator[Hub]:
     found = Hub(Settings(home=tmp_path), Database(owner_url))
     yield found
     found.log.close()
-
-
-def run(owner_url: str, *statements: str) -> None:
-    """Statements by hand, as the owner."""
-    with psycopg.connect(owner_url) as connection:
-        for statement in statements:
-            connection.execute(statement.encode())
-
-
-def one(owner_url: str, query: str) -> object:
-    with psycopg.connect(owner_url) as connection:
-        (found,) = connection.execute(query.encode()).fetchone() or (None,)
-        return found
 
 
 def stock(url: str) -> dict[str, TableDifference]:
@@ -235,179 +215,10 @@ def test_views_of_another_log_stop_and_say_so(owner_url: str, url: str, hub: Hub
         pass
     status = answers.status(hub)
     assert status["trouble"].keys() == {view.name for view in views()}
-    assert status["oldest_unprocessed_s"] > 0
+    assert 0 < status["oldest_unprocessed_s"] < (3600 if left or grown else float("inf"))
     with pytest.raises(Refused, match="run `hub replay rebuild"):
         promote(url, [STOCK])
     assert stock(url)["position"].differing == 1
     heal(url)
     assert answers.status(hub)["trouble"] == {}
     assert answers.status(hub)["oldest_unprocessed_s"] == 0
-
-
-# -- others at work at the same time --------------------------------------------------------------------------------------------------------
-
-
-def in_threads(*works: Callable[[], object]) -> list[threading.Thread]:
-    threads = [threading.Thread(target=work) for work in works]
-    for thread in threads:
-        thread.start()
-    return threads
-
-
-def test_verify_beside_verify(url: str) -> None:
-    found: list[object] = []
-
-    def look() -> None:
-        try:
-            found.append(differing(url))
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the test shows it
-            found.append(error)
-
-    for thread in in_threads(*[look] * 4):
-        thread.join()
-    assert found == [{}] * 4
-
-
-def test_a_second_replay_waits_and_then_says_for_what(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "LOCK_TIMEOUT_S", 0.2)
-    with alone(url, [STOCK]), pytest.raises(Unavailable, match="another `hub replay` works on view stock"):
-        verify(url, [STOCK])
-
-
-def test_a_lost_connection_is_unavailable(owner_url: str, url: str) -> None:
-    def cut(p: Progress) -> None:
-        run(owner_url, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'hub replay'")
-
-    with pytest.raises(Unavailable):
-        rebuild(url, [STOCK], cut, batch=10)
-    assert rebuild(url, [STOCK])[1]["stock"].events == 110
-
-
-def waits(owner_url: str) -> bool:
-    return bool(
-        one(
-            owner_url,
-            "select count(*) from pg_locks l join pg_stat_activity using (pid) where not granted and datname = current_database()",
-        )
-    )
-
-
-def test_promote_waits_for_a_reader_of_several_views(owner_url: str, url: str, hub: Hub) -> None:
-    rebuild(url, views())
-    fill(hub.log, 40, 10)  # what is committed of the shadows is now old
-    with answers.caught_up(hub, ["stock", "references"]) as cursor:
-        cursor.execute("select count(*) from log.event")
-        (promoting,) = in_threads(lambda: promote(url, views()))
-        while promoting.is_alive() and not waits(owner_url):
-            time.sleep(0.02)
-        lots = "select count(distinct lot) from view_stock.balance where item = 'A'"
-        assert cursor.execute(lots).fetchone() == (50,)
-        cursor.execute("select count(*) from view_references.location")
-        assert promoting.is_alive()
-    promoting.join()
-    assert differing(url) == {}
-
-
-def test_a_promote_that_waits_too_long_swaps_nothing(owner_url: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    rebuild(url, views())
-    monkeypatch.setattr(limits, "LOCK_TIMEOUT_S", 0.5)
-    before = one(owner_url, "select 'view_genealogy.position'::regclass::oid")
-    with psycopg.connect(owner_url) as reader:
-        reader.execute("select count(*) from view_timeline.position")
-        with pytest.raises(Unavailable, match="nothing was swapped"):
-            promote(url, views())
-    assert one(owner_url, "select 'view_genealogy.position'::regclass::oid") == before
-    promote(url, views())
-    assert differing(url) == {}
-
-
-def test_readers_beside_promote_see_the_head_as_of_their_call(url: str, hub: Hub) -> None:
-    stop = threading.Event()
-    wrong: list[object] = []
-
-    def read(own: Hub) -> None:
-        while not stop.is_set():
-            try:
-                head = own.log.head()
-                with answers.caught_up(own, ["stock", "references"]) as cursor:
-                    (lots,) = cursor.execute("select count(distinct lot) from view_stock.balance where item = 'A'").fetchone() or (0,)
-                    cursor.execute("select count(*) from view_references.location")
-                if lots < head / 3:
-                    wrong.append((lots, head))
-            except BaseException as error:  # noqa: BLE001 - whatever it is, the test shows it
-                wrong.append(error)
-
-    def write() -> None:
-        n = 1000
-        while not stop.is_set():
-            fill(hub.log, n, 1)
-            n += 1
-            stop.wait(0.02)
-
-    own = [Hub(hub.settings, hub.database) for _ in range(2)]
-    threads = in_threads(write, *[lambda hub=one: read(hub) for one in own])
-    try:
-        for _ in range(4):
-            rebuild(url, [REFERENCES, STOCK])
-            promote(url, [REFERENCES, STOCK])
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-        for one in own:
-            one.log.close()
-    assert wrong == []
-
-
-# -- pauses -----------------------------------------------------------------------------------------------------------------------------------
-
-
-class Paused(type(STOCK)):  # type: ignore[misc] # found by name, as the hub finds it
-    """Stock whose fold is stopped in the middle for longer than is allowed."""
-
-    def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
-        time.sleep(limits.IDLE_IN_TRANSACTION_S + 2)
-        super().fold(cursor, facts)
-
-
-def test_who_is_paused_with_a_lock_in_the_hand_loses_it_and_tries_again(owner_url: str, hub: Hub) -> None:
-    fill(hub.log, 40, 1)
-    said: list[object] = []
-
-    def now() -> datetime:
-        time.sleep(0 if said else limits.IDLE_IN_TRANSACTION_S + 2)
-        return datetime.now(UTC)
-
-    def write() -> None:
-        with Log(hub.door_url, now) as log:
-            try:
-                log.append([received("R1000", "A", "L1000", "1")])
-            except Unavailable as error:
-                said.append(error)
-                said.extend(log.append([received("R1000", "A", "L1000", "1")]))
-
-    def step() -> None:
-        with contextlib.closing(Follower(hub.follow_url, Paused())) as follower, contextlib.suppress(Unavailable):
-            follower.step()
-            said.append("the paused follower wrote")
-
-    threads = in_threads(write, step)
-    time.sleep(1)
-    started = time.monotonic()
-    assert hub.log.append([received("R1001", "A", "L1001", "1")]) == [Accepted(124)]
-    hub.catch_up(["stock"])
-    assert time.monotonic() - started < limits.IDLE_IN_TRANSACTION_S + 1
-    for thread in threads:
-        thread.join()
-    assert [type(answer) for answer in said] == [Unavailable, Accepted]
-    assert differing(as_role(owner_url, "hub_follow")) == {}
-
-
-def test_a_view_that_somebody_holds_is_unavailable(owner_url: str, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "FOLLOW_LOCK_TIMEOUT_S", 0.3)
-    fill(hub.log, 40, 1)
-    with psycopg.connect(owner_url) as holder:
-        holder.execute("select * from view_stock.position for update")
-        with pytest.raises(Unavailable, match="somebody holds view stock"):
-            hub.catch_up(["stock"])
-    hub.catch_up(["stock"])
