@@ -25,11 +25,8 @@ from projections.base import TableView
 from projections.digest import view_digest
 
 Connection = psycopg.Connection[tuple[Any, ...]]
-GONE = (
-    psycopg.errors.UndefinedTable,
-    psycopg.errors.UndefinedColumn,
-    psycopg.errors.UndefinedFunction,
-)  # a table or its shape is not there
+# A table is not there, or it is another one: it lacks columns, or they have types that do not compare.
+GONE = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
 _LOCK = 0x7265706C  # advisory, with the hash of a view's name: one `hub replay` a view at a time
 
 

@@ -79,6 +79,10 @@ def run_verify(names: list[str], json_: bool) -> int:
                     print(f"  {name}: of {t.rows} rows {t.differing} differ, {t.missing} are missing, {t.extra} should not be there")
                     for key in t.keys:
                         print(f"    {key}")
+            if tables["position"].missing:
+                print(
+                    "  the view is not there, or lost its position: somebody removed it, or nobody followed the log yet (`hub serve` does)"
+                )
         if not all(equal.values()):
             print("a live view is not what the log says: `hub replay rebuild VIEW` and `hub replay promote VIEW` restore it")
     return 0 if all(equal.values()) else 1
