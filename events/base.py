@@ -7,7 +7,7 @@ the door, once; what comes back from the log was validated when it was appended 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import msgspec
@@ -190,13 +190,15 @@ class Fact:
     def digest(self, data: bytes | None = None) -> bytes:
         """sha256 over what the fact says; receive times, mapping, raw bytes and transport numbers do not count. `data`: its JSON, if at hand."""
         e = self.envelope
-        said = hashlib.sha256(f"{self.event.type}\x00{e.source}\x00{e.key}\x00".encode())
-        if not self.event.keyed_only:
-            said.update(f"{e.occurred_at.isoformat()}\x00{e.effective_at.isoformat()}\x00".encode())
-            said.update(self.event.json() if data is None else data)
-            if e.details:
-                said.update(canonical.dumps(e.details))
-        return said.digest()
+        head = f"{self.event.type}\x00{e.source}\x00{e.key}\x00"
+        if self.event.keyed_only:
+            return hashlib.sha256(head.encode()).digest()
+        head += f"{(e.occurred_at - _EPOCH) // _US} {(e.effective_at - _EPOCH) // _US}\x00"
+        details = canonical.dumps(e.details) if e.details else b""
+        return hashlib.sha256(head.encode() + (self.event.json() if data is None else data) + details).digest()
+
+
+_EPOCH, _US = datetime(2000, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)

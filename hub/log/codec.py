@@ -6,16 +6,14 @@ import struct
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any
-
-import msgspec
 
 from events import canonical
 from events.base import Envelope, Event, Fact, Recorded, decoded
 from events.vocabulary import bounded
 
-_encode_meta = msgspec.json.Encoder(order="sorted").encode
-_META = ("time_quality", "correlation", "causation", "actor", "mapping", "raw", "details")
+_META = ("time_quality", "correlation", "causation", "actor", "mapping", "raw")
 
 COLUMNS = "position, stream, version, type, schema_version, source, business_key, occurred_at, effective_at, recorded_at, meta, data"
 
@@ -58,8 +56,8 @@ class Row:
     digest: bytes
     source: str
     business_key: str
-    occurred_at: datetime
-    effective_at: datetime
+    occurred: int  # times as `pg_time` has them
+    effective: int
     meta: bytes
     data: bytes
 
@@ -74,37 +72,8 @@ def receipt_key(source: str, business_key: str) -> uuid.UUID:
     return uuid.UUID(bytes=receipt_bytes(source, business_key))
 
 
-def encode(fact: Fact) -> Row:
-    """The row of a fact, all but position and version."""
-    e = fact.envelope
-    data = fact.event.json()
-    meta = {name: value for name in _META if (value := getattr(e, name))}
-    return Row(
-        stream=bounded(fact.event.stream()),
-        version=None,
-        type=fact.event.type,
-        schema_version=fact.event.version,
-        key=receipt_bytes(e.source, e.key),
-        digest=fact.digest(data),
-        source=e.source,
-        business_key=e.key,
-        occurred_at=e.occurred_at,
-        effective_at=e.effective_at,
-        meta=canonical.dumps(meta) if e.details else _encode_meta(meta),
-        data=data,
-    )
-
-
-COPY = """copy log.event (position, stream, version, type, schema_version, key, digest, source, business_key, occurred_at, effective_at,
-          recorded_at, meta, data) from stdin (format binary)"""
-COPY_BEGIN, COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's; its timestamps are microseconds from here
 _US = timedelta(microseconds=1)
-_POSITION = struct.Struct("!hiqi").pack  # 14 fields; int8; the length of the stream
-_VERSION = struct.Struct("!iqi").pack
-_SCHEMA = struct.Struct("!iii16si").pack
-_LENGTH = struct.Struct("!i").pack
-_TIMES = struct.Struct("!iqiqiqi").pack
 
 
 def pg_time(time: datetime) -> int:
@@ -112,11 +81,62 @@ def pg_time(time: datetime) -> int:
     return (time - _EPOCH) // _US
 
 
+@dataclass(slots=True)
+class Unencoded:
+    """A fact with as much of its row as must be known before the rest is worth making."""
+
+    fact: Fact
+    key: bytes
+    stream: str
+    version: int | None = None
+
+
+def unencoded(fact: Fact) -> Unencoded:
+    """A fact on its way to the log."""
+    return Unencoded(fact, receipt_bytes(fact.envelope.source, fact.envelope.key), bounded(fact.event.stream()))
+
+
+def encode(fact: Fact) -> Row:
+    """The row of a fact, all but position and version."""
+    e, event = fact.envelope, fact.event
+    occurred = pg_time(e.occurred_at)
+    effective = occurred if e.effective_at is e.occurred_at else pg_time(e.effective_at)
+    data = event.json()
+    return Row(
+        bounded(event.stream()), None, event.type, event.version, receipt_bytes(e.source, e.key), fact.digest(data), e.source, e.key, occurred,
+        effective, _meta(e), data,
+    )  # fmt: skip
+
+
+def _meta(e: Envelope) -> bytes:
+    if e.details:
+        return canonical.dumps({name: value for name in (*_META, "details") if (value := getattr(e, name))})
+    said = _meta_values(e)
+    known = _metas.get(said)
+    if known is None:  # the facts of one delivery have the same
+        if len(_metas) > 1000:
+            _metas.clear()
+        known = _metas[said] = canonical.dumps({name: value for name, value in zip(_META, said, strict=True) if value})
+    return known
+
+
+_meta_values = attrgetter(*_META)
+_metas: dict[tuple[Any, ...], bytes] = {}
+
+
+COPY = """copy log.event (position, stream, version, type, schema_version, key, digest, source, business_key, occurred_at, effective_at,
+          recorded_at, meta, data) from stdin (format binary)"""
+COPY_BEGIN, COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
+_POSITION = struct.Struct("!hiqi").pack  # 14 fields; int8; the length of the stream
+_VERSION = struct.Struct("!iqi").pack
+_SCHEMA = struct.Struct("!iii16si").pack
+_LENGTH = struct.Struct("!i").pack
+_TIMES = struct.Struct("!iqiqiqi").pack
+
+
 def packed(row: Row, position: int, version: int, recorded: int) -> bytes:
     """A row of `log.event` in PostgreSQL's binary COPY format, its fields in the order of `COPY`."""
     stream, type_, source, key = row.stream.encode(), row.type.encode(), row.source.encode(), row.business_key.encode()
-    occurred = pg_time(row.occurred_at)
-    effective = occurred if row.effective_at is row.occurred_at else pg_time(row.effective_at)
     return b"".join(
         (
             _POSITION(14, 8, position, len(stream)), stream,
@@ -124,7 +144,7 @@ def packed(row: Row, position: int, version: int, recorded: int) -> bytes:
             _SCHEMA(4, row.schema_version, 16, row.key, len(row.digest)), row.digest,
             _LENGTH(len(source)), source,
             _LENGTH(len(key)), key,
-            _TIMES(8, occurred, 8, effective, 8, recorded, len(row.meta)), row.meta,
+            _TIMES(8, row.occurred, 8, row.effective, 8, recorded, len(row.meta)), row.meta,
             _LENGTH(len(row.data)), row.data,
         )
     )  # fmt: skip

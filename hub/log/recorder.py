@@ -26,7 +26,7 @@ from eventsourcing.persistence import (
 
 from events.errors import Refused, Unavailable
 from hub import limits
-from hub.log.codec import AGGREGATE, Row
+from hub.log.codec import AGGREGATE, Row, pg_time
 from hub.log.store import CHANNEL, Log
 
 _SOURCE = "eventsourcing"
@@ -148,8 +148,8 @@ def _row(event: StoredEvent, at: datetime) -> Row:
         digest=digest,
         source=_SOURCE,
         business_key=key,
-        occurred_at=at,
-        effective_at=at,
+        occurred=pg_time(at),
+        effective=pg_time(at),
         meta=b"{}",
         data=event.state,
     )

@@ -15,7 +15,7 @@ import psycopg
 from events.base import Fact, Recorded
 from events.errors import Refused, Unavailable
 from hub import limits
-from hub.log.codec import COLUMNS, COPY, COPY_BEGIN, COPY_END, Row, decode, encode, packed, pg_time, receipt_key
+from hub.log.codec import COLUMNS, COPY, COPY_BEGIN, COPY_END, Row, Unencoded, decode, encode, packed, pg_time, receipt_key, unencoded
 from hub.points import reach
 
 R = TypeVar("R")
@@ -48,6 +48,8 @@ class Conflict:
 
 
 Result = Accepted | Duplicate | Conflict
+Pending = Row | Unencoded
+COPY_ROWS = 250  # rows handed to the server at a time, some 150 kB
 
 
 class VersionTaken(Refused):
@@ -84,7 +86,7 @@ class Log:
         """
         if len(facts) > limits.FACTS_PER_APPEND_MAX:
             raise Refused(f"{len(facts)} facts in one append, at most {limits.FACTS_PER_APPEND_MAX} are taken: send them in parts")
-        rows = [encode(fact) for fact in facts]
+        rows = [unencoded(fact) for fact in facts]
         return self._committed(lambda cursor: self._append(cursor, rows)) if rows else []
 
     def append_rows(self, rows: Sequence[Row]) -> list[int]:
@@ -157,37 +159,43 @@ class Log:
 
     # -- inside one transaction -------------------------------------------------------------------------------------------------------
 
-    def _append(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row]) -> list[Result]:
+    def _append(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Pending]) -> list[Result]:
         position, known = self._locked(cursor, rows)
         heads = self._heads_of(cursor, rows, position)
-        results: list[Result] = []
-        new: list[bytes] = []
-        recorded = pg_time(self._now())
-        for row in rows:
+        results: list[Result | None] = [None] * len(rows)
+        first: dict[bytes, int] = {}  # the row that brings a new key
+        new: list[tuple[Pending, int, int]] = []
+        for n, row in enumerate(rows):
             if (found := known.get(row.key)) is not None:
-                results.append(self._again(cursor, row, *found))
-                continue
-            last = heads.get(row.stream, 0)
-            if row.version is None:
-                version = last + 1
-            elif last and row.version != last + 1:
-                raise VersionTaken(f"stream {row.stream} is at version {last}, not at {row.version - 1}: read it again and decide anew")
-            else:
-                version = row.version
-            position += 1
-            heads[row.stream] = version
-            known[row.key] = (position, row.digest)
-            new.append(packed(row, position, version, recorded))
-            results.append(Accepted(position))
+                results[n] = self._again(cursor, _encoded(row), *found)
+            elif first.setdefault(row.key, n) == n:
+                version = heads.get(row.stream, 0) + 1
+                if row.version is not None and row.version != version and version > 1:
+                    raise VersionTaken(
+                        f"stream {row.stream} is at version {version - 1}, not at {row.version - 1}: read it again and decide anew"
+                    )
+                heads[row.stream] = version = version if row.version is None else row.version
+                position += 1
+                new.append((row, position, version))
+                results[n] = Accepted(position)
         if new:
-            with cursor.copy(COPY) as copy:
-                copy.write(b"".join((COPY_BEGIN, *new, COPY_END)))
+            self._copy(cursor, new)
             cursor.execute(f"notify {CHANNEL}")
         self._unsure = heads, position
         reach("before commit")
-        return results
+        return [result or _repeated(rows[n], rows[first[rows[n].key]], results[first[rows[n].key]]) for n, result in enumerate(results)]
 
-    def _locked(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row]) -> tuple[int, dict[bytes, tuple[int, bytes]]]:
+    def _copy(self, cursor: psycopg.Cursor[tuple[Any, ...]], new: Sequence[tuple[Pending, int, int]]) -> None:
+        """Write new rows. They are encoded on the way, so that the server works on one part while the next is made."""
+        recorded = pg_time(self._now())
+        with cursor.copy(COPY) as copy:
+            copy.write(COPY_BEGIN)
+            for start in range(0, len(new), COPY_ROWS):
+                part = new[start : start + COPY_ROWS]
+                copy.write(b"".join([packed(_encoded(row), position, version, recorded) for row, position, version in part]))
+            copy.write(COPY_END)
+
+    def _locked(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Pending]) -> tuple[int, dict[bytes, tuple[int, bytes]]]:
         """Take the append lock; the last position and what of the rows' keys is known. One trip to the server."""
         keys = "{" + ",".join({row.key.hex() for row in rows}) + "}"
         with cursor.connection.pipeline():
@@ -199,7 +207,7 @@ class Log:
         (position,) = head.fetchone() or (0,)
         return int(position), {key.bytes: (at, bytes(digest)) for key, at, digest in found}
 
-    def _heads_of(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row], position: int) -> dict[str, int]:
+    def _heads_of(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Pending], position: int) -> dict[str, int]:
         """The last version of each stream of the rows. What this process wrote last is remembered as long as nobody wrote after it."""
         heads = self._heads if position == self._at and len(self._heads) < limits.STREAM_HEADS_MAX else {}
         self._heads, self._at = {}, -1  # until the transaction has committed nothing is sure
@@ -253,6 +261,17 @@ class Log:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _encoded(row: Pending) -> Row:
+    return row if isinstance(row, Row) else encode(row.fact)
+
+
+def _repeated(row: Pending, first: Pending, result: Result | None) -> Result:
+    """A row whose key another row of its batch has."""
+    position = result.position if result is not None else 0
+    said, known = _encoded(row).digest, _encoded(first).digest
+    return Duplicate(position) if said == known else Conflict(position, known, said)
 
 
 def read(

@@ -141,7 +141,7 @@ def recorded(facts: Sequence[Fact]) -> list[Recorded]:
     found = []
     for position, fact in enumerate(facts, 1):
         r = codec.encode(fact)
-        times = (r.occurred_at, r.effective_at, START + timedelta(seconds=position))
+        times = (fact.envelope.occurred_at, fact.envelope.effective_at, START + timedelta(seconds=position))
         row = (position, r.stream, position, r.type, r.schema_version, r.source, r.business_key, *times, r.meta, r.data)
         found.append(codec.decode(row))
     return found

@@ -65,10 +65,10 @@ def measure(name: str, unit: str, ours: Callable[[], Sample], peers: Mapping[Aga
             value = sample().value
             found[peer].append({"value": own[-1].value, "peer_value": value, "ratio": own[-1].value / value})
     calls = sorted(call for sample in own for call in sample.calls_s)
-    latency = {"p50_ms": _at(calls, 0.5), "p99_ms": _at(calls, 0.99)}
+    p50, p99 = _at(calls, 0.5), _at(calls, 0.99)
     value = statistics.median(sample.value for sample in own)
     if not peers:
-        return [Row(name, unit, value, rounds=[{"value": sample.value} for sample in own], **latency)]
+        return [Row(name, unit, value, rounds=[{"value": sample.value} for sample in own], p50_ms=p50, p99_ms=p99)]
     return [
         Row(
             name,
@@ -80,7 +80,8 @@ def measure(name: str, unit: str, ours: Callable[[], Sample], peers: Mapping[Aga
             peer.op,
             peer.reach,
             rows,
-            **latency,
+            p50,
+            p99,
         )
         for peer, rows in found.items()
     ]
