@@ -6,6 +6,7 @@ broker, not from a flag.
 """
 
 import queue
+import ssl
 import threading
 import time
 from collections.abc import Sequence
@@ -37,9 +38,11 @@ class MqttAdapter:
         *,
         username: str | None = None,
         password: str | None = None,
+        tls: bool = False,
     ) -> None:
         self._host, self._port, self._topics, self._client_id = host, port, list(topics), client_id
         self._credentials = (username, password)
+        self._tls = tls
         self._heartbeat_topic = f"hub/heartbeat/{client_id}"
         self._messages: queue.Queue[tuple[int, mqtt.MQTTMessage]] = queue.Queue(limits.MQTT_WAITING_MAX)
         self._client: mqtt.Client | None = None
@@ -67,6 +70,8 @@ class MqttAdapter:
         )
         if self._credentials[0]:
             client.username_pw_set(*self._credentials)
+        if self._tls:
+            client.tls_set()
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
@@ -78,6 +83,11 @@ class MqttAdapter:
             self._client = client
         try:
             client.connect(self._host, self._port, keepalive=KEEPALIVE_S)
+        except ssl.SSLError as error:
+            raise Unavailable(
+                f"the MQTT broker {self._host}:{self._port} offers no TLS that can be trusted ({error}): correct its certificate or HUB_MQTT_URL; "
+                "the certificate of a CA of your own is named in SSL_CERT_FILE"
+            ) from error
         except OSError as error:
             raise Unavailable(
                 f"the MQTT broker {self._host}:{self._port} cannot be reached ({error}): start it or correct HUB_MQTT_URL"

@@ -280,7 +280,9 @@ def _mqtt_url(text: str, where: str) -> str:
     except ValueError:
         valid, password = False, None
     if not valid:
-        raise ConfigError(f"{where} is not an MQTT address: write mqtt://HOST:1883 or mqtts://HOST:8883")
+        raise ConfigError(
+            f"{where} is not an MQTT address: write mqtt://HOST:1883 or mqtts://USER:PASSWORD@HOST:8883, special characters percent-encoded"
+        )
     if "hub.toml" in where and password:
         raise ConfigError(f"{where} holds a password: secrets do not belong in a file that is passed around; use HUB_MQTT_URL instead")
     return text

@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from adapters.http_queue import HttpQueue
 from events.errors import HubError
@@ -95,14 +95,16 @@ def adapters_of(settings: Settings) -> list[Adapter]:
         from adapters.mqtt import MqttAdapter
 
         url = urlsplit(settings.mqtt_url)
+        tls = url.scheme == "mqtts"
         found.append(
             MqttAdapter(
                 url.hostname or "127.0.0.1",
-                url.port or 1883,
+                url.port or (8883 if tls else 1883),
                 settings.mqtt_topics,
                 "millwright-hub",
-                username=url.username,
-                password=url.password,
+                username=unquote(url.username) if url.username else None,
+                password=unquote(url.password) if url.password else None,
+                tls=tls,
             )
         )
     if settings.watch:
