@@ -114,11 +114,11 @@ def fresh_database(pg_owner_url: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def new_database(owner_url: str, options: str = "locale 'C'") -> Iterator[str]:
+def new_database(owner_url: str, options: str = "locale 'C'", encoding: str = "UTF8") -> Iterator[str]:
     """An empty database for the time of a `with` block; `options` of CREATE DATABASE."""
     name = f"test_{uuid.uuid4().hex[:16]}"
     with psycopg.connect(owner_url, autocommit=True) as connection:
-        connection.execute(f"create database {name} encoding 'UTF8' {options} template template0".encode())
+        connection.execute(f"create database {name} encoding '{encoding}' {options} template template0".encode())
     try:
         yield database_url(owner_url, name)
     finally:

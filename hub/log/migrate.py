@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 
 import psycopg
-from psycopg import sql
+from psycopg import conninfo, sql
 
 from events.errors import Refused, Unavailable
 
@@ -31,6 +31,13 @@ def migrate(owner_url: str, passwords: Mapping[str, str] | None = None) -> None:
             _roles(cursor, passwords)
     except psycopg.OperationalError as error:
         raise Unavailable(f"the database cannot be reached as its owner: {error}") from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        owner = conninfo.conninfo_to_dict(owner_url).get("user", "")
+        raise Refused(
+            f"the database's owner {owner} may not make the hub's roles and tables ({str(error).splitlines()[0]}): as an administrator run "
+            f'`alter role "{owner}" createrole` and, where other hubs use this server, '
+            f'`grant {", ".join(ROLES)} to "{owner}" with admin option`; it must own the database'
+        ) from error
 
 
 def login_name(role: str, passwords: Mapping[str, str]) -> str:
@@ -56,6 +63,13 @@ def _check_settings(cursor: psycopg.Cursor[tuple[object, ...]]) -> None:
     cursor.execute("select current_setting('synchronous_commit')")
     if cursor.fetchone() == ("off",):
         raise Refused("the database server runs with synchronous_commit = off: what it confirms can be lost. Set it to on and reload")
+    cursor.execute("select current_database(), current_setting('server_encoding')")
+    database, encoding = cursor.fetchone() or ("", "")
+    if encoding != "UTF8":
+        raise Refused(
+            f"the database {database} is encoded in {encoding}, which cannot hold all that a source may write: make one with "
+            "`create database … encoding 'UTF8' template template0` and name it in HUB_DATABASE_URL"
+        )
 
 
 def _version(cursor: psycopg.Cursor[tuple[object, ...]]) -> int | None:
