@@ -171,6 +171,20 @@ def test_a_reader_that_has_seen_enough_is_no_error_and_a_full_disk_is(home: Path
     Ended(done.returncode, "", done.stderr.decode()).refused(3, "standard output", "No space left", "give it")
 
 
+def test_what_nobody_reads_is_done_all_the_same(home: Path, tmp_path: Path) -> None:
+    for n in range(200):
+        write(tmp_path / f"{n}.json", row(f"P{n}"))
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*HUB, "intake", str(tmp_path)], env=environment(home), cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+    keys = {event["business_key"] for event in hub(home, "events", "read", "--json").rows}
+    assert {f"P{n}" for n in range(200)} <= keys
+
+
 @pytest.mark.parametrize("words", [["stock", "--json"], ["events", "read"], ["nosuch"]], ids=" ".join)
 def test_closed_streams(home: Path, words: list[str]) -> None:
     line = " ".join((sys.executable, "-c", "'from hub.app.cli import main; main()'", *words))

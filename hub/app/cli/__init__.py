@@ -9,6 +9,8 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from typer import Abort, Exit
@@ -20,23 +22,29 @@ from hub.app.cli.output import note, printable
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output in UTF-8, whatever the locale says, that remembers why it could not be written."""
+    """Standard output in UTF-8, whatever the locale says, that remembers why it could not be written.
+
+    That nobody reads any more (EPIPE) stops no command amid its work: what it says from then on is dropped, and lists end by themselves.
+    """
 
     lost: OSError | None = None
 
     def write(self, text: str) -> int:
-        try:
-            return super().write(text)
-        except OSError as error:
-            self.lost = error
-            raise
+        self._attempt(partial(super().write, text))
+        return len(text)
 
     def flush(self) -> None:
+        self._attempt(super().flush)
+
+    def _attempt(self, work: Callable[[], object]) -> None:
+        if isinstance(self.lost, BrokenPipeError):
+            return
         try:
-            super().flush()
+            work()
         except OSError as error:
             self.lost = error
-            raise
+            if not isinstance(error, BrokenPipeError):
+                raise
 
 
 def main() -> None:
@@ -87,7 +95,7 @@ def _code_of(arguments: list[str]) -> int:
     except (KeyboardInterrupt, Abort):
         return _say("interrupted; what was done is durable, the same command goes on", 130)
     except Exception as error:  # noqa: BLE001 - the outermost net: nobody who types a command is shown a trace
-        return 0 if isinstance(error, OSError) and _lost_output() else _failed(error)
+        return 3 if isinstance(error, OSError) and _lost_output() else _failed(error)
 
 
 def _check_encoding(arguments: list[str]) -> None:

@@ -49,6 +49,8 @@ def read_events(first: int, stream: str | None, type_: str | None, json_: bool) 
                 output.line(
                     f"{row['position']:>8}  {row['effective_at']:<25} {row['type']:<36} {row['source']} {row['business_key']}  {data[:160]}"
                 )
+                if output.unheard():
+                    break
     return 0
 
 

@@ -31,9 +31,16 @@ def document(value: object) -> None:
 
 
 def rows(values: Iterable[object]) -> None:
-    """One JSON object a line."""
+    """One JSON object a line, as long as somebody reads them."""
     for value in values:
         document(value)
+        if unheard():
+            break
+
+
+def unheard() -> bool:
+    """Whether nobody reads standard output any more, so that a list may end (`head -1`)."""
+    return getattr(sys.stdout, "lost", None) is not None
 
 
 def _plain(value: object) -> Any:
