@@ -5,6 +5,7 @@ the door, once; what comes back from the log was validated when it was appended 
 """
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
@@ -119,11 +120,22 @@ def decoded(type_name: EventType, version: int, stored: bytes) -> Event:
     if cls is None or version > cls.version:
         raise Corrupt(f"the log holds a {type_name[:80]} version {version}, which this hub does not know: use the newer hub that wrote it")
     try:
+        decoder = _decoders.get(cls) or _decoder(cls)
         if version == cls.version:
-            return msgspec.json.decode(stored, type=cls)
+            return decoder.decode(stored)
         return msgspec.convert(upcast(type_name, version, canonical.loads(stored)), cls)
     except (msgspec.MsgspecError, KeyError, TypeError) as error:
         raise Corrupt(f"a stored {type_name} version {version} does not decode: {error}") from error
+
+
+_decoders: dict[type[Event], "msgspec.json.Decoder[Event]"] = {}
+_describing = threading.Lock()
+
+
+def _decoder(cls: type[Event]) -> "msgspec.json.Decoder[Event]":
+    """The decoder of a class, made by one thread at a time: msgspec 0.22 ends the process where two meet a class for the first time at once."""
+    with _describing:
+        return _decoders.setdefault(cls, _decoders.get(cls) or msgspec.json.Decoder(cls))
 
 
 _adapters: dict[EventType, TypeAdapter[Any]] = {}
