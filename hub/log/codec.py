@@ -96,14 +96,14 @@ def unencoded(fact: Fact) -> Unencoded:
     return Unencoded(fact, receipt_bytes(fact.envelope.source, fact.envelope.key), bounded(fact.event.stream()))
 
 
-def encode(fact: Fact) -> Row:
-    """The row of a fact, all but position and version."""
+def encode(fact: Fact, key: bytes = b"", stream: str = "") -> Row:
+    """The row of a fact, all but position and version; `key` and `stream` where they are known already."""
     e, event = fact.envelope, fact.event
     occurred = pg_time(e.occurred_at)
     effective = occurred if e.effective_at is e.occurred_at else pg_time(e.effective_at)
     data = event.json()
     return Row(
-        bounded(event.stream()), None, event.type, event.version, receipt_bytes(e.source, e.key), fact.digest(data), e.source, e.key, occurred,
+        stream or bounded(event.stream()), None, event.type, event.version, key or receipt_bytes(e.source, e.key), fact.digest(data), e.source, e.key, occurred,
         effective, _meta(e), data,
     )  # fmt: skip
 

@@ -264,7 +264,7 @@ class Log:
 
 
 def _encoded(row: Pending) -> Row:
-    return row if isinstance(row, Row) else encode(row.fact)
+    return row if isinstance(row, Row) else encode(row.fact, row.key, row.stream)
 
 
 def _repeated(row: Pending, first: Pending, result: Result | None) -> Result:
