@@ -109,7 +109,8 @@ def _routes(hub: Hub, queue: HttpQueue) -> APIRouter:
 
     @router.get("/v1/status")
     def status() -> Response:
-        return JSONResponse(answers.status(hub))
+        """As `hub status --json`, but for the database's addresses: they hold passwords."""
+        return JSONResponse({name: value for name, value in answers.status(hub).items() if not name.endswith("_url")})
 
     @router.get("/health/live")
     def live() -> Response:

@@ -222,6 +222,12 @@ def test_a_database_that_is_away_is_a_problem(hub: Hub) -> None:
         assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json"), path
 
 
+def test_the_status_tells_no_address_of_the_database(client: TestClient) -> None:
+    answer = client.get("/v1/status")
+    assert answer.json().keys() >= {"processes", "head", "views", "oldest_unprocessed_s", "quarantine", "exceptions"}
+    assert "postgresql://" not in answer.text  # it holds a password where the server is one's own
+
+
 def test_what_no_text_can_hold_is_a_bad_request(client: TestClient) -> None:
     answer = client.get("/v1/trace/a%00b")
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
