@@ -94,7 +94,7 @@ def _log(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Iterator[tuple[str, str, st
     whole = row[1] == 1 and row[0] == row[2]
     yield (
         "positions",
-        f"1 to {row[2]} without a hole" if whole else f"{row[0]} rows in {row[1]}…{row[2]}",
+        (f"1 to {row[2]} without a hole" if row[2] else "no facts yet") if whole else f"{row[0]} rows in {row[1]}…{row[2]}",
         "" if whole else "stop, and compare the log with a backup",
     )
     row = cursor.execute(
