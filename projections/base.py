@@ -20,17 +20,20 @@ from hub.log.follow import Cursor
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table of a view. `columns` maps names to SQL types, `key` is the primary key, `technical` names the columns that a digest of
-    business content leaves out (positions, ids): what the same facts in another order would change. `indexes` are column lists."""
+    business content leaves out (positions, ids): what the same facts in another order would change. `indexes` are column lists. `unique` is
+    a column that stands for a key whose own columns may be too long for an index entry (`naming.identity`)."""
 
     name: str
     columns: Mapping[str, str]
     key: tuple[str, ...]
     technical: tuple[str, ...] = field(default=("position",), compare=False)  # a matter of digests: it makes no other table
     indexes: tuple[str, ...] = ()
+    unique: str = ""
 
     def ddl(self) -> str:
         body = ", ".join(f"{name} {type_}" for name, type_ in self.columns.items())
-        lines = [f"create table {self.name} ({body}, primary key ({', '.join(self.key)}));"]
+        key = f"unique ({self.unique})" if self.unique else f"primary key ({', '.join(self.key)})"
+        lines = [f"create table {self.name} ({body}, {key});"]
         lines += [f"create index on {self.name} ({columns});" for columns in self.indexes]
         return "\n".join(lines)
 

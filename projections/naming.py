@@ -1,9 +1,11 @@
 """Which objects a fact names, and in which part: pure functions shared by the views that look objects up by their identifiers.
 
-Names enter indexes, whose entries PostgreSQL bounds: `bounded` and `subject_sql` shorten what no real name reaches, and stay distinct.
+Names enter indexes, whose entries PostgreSQL bounds: `bounded` and `subject_sql` shorten what no real name reaches, and stay distinct;
+`identity` stands for several names together.
 """
 
 import hashlib
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -19,12 +21,13 @@ from events.logistics import (
 )
 from events.procurement import GoodsReceived, PurchaseOrderIssued
 from events.production import LotReworked, LotTransformed, MaterialIssued, OutputProduced, ScrapReported
-from events.vocabulary import Thing, things_of
+from events.vocabulary import NAME_BYTES_MAX, Thing, bounded, things_of
+
+__all__ = ["NAME_BYTES_MAX", "Name", "Role", "bounded", "identity", "named", "subject_sql", "things"]
 
 # origin: the fact brings the thing into being for us; use: it needs the thing to be there; seen: it only tells of it.
 Role = Literal["origin", "use", "seen"]
 Name = tuple[str, str]  # (kind, id)
-NAME_BYTES_MAX = 1000  # bytes of a name in an index; two of them fit PostgreSQL's 2704
 
 _THING_FIELDS = ("thing", "things", "inputs", "outputs", "contents", "container")
 # A field that names one object, and the kind of object; a new event type that uses these names is covered without a change here.
@@ -72,10 +75,9 @@ def named(event: Event) -> set[Name]:
     return found | set(_MORE.get(type(event), lambda _: ())(event))
 
 
-def bounded(name: str) -> str:
-    """A name as views keep it: itself, or for one over 1000 bytes its beginning and its sha256."""
-    raw = name.encode()
-    return name if len(raw) <= NAME_BYTES_MAX else f"{name[:200]}…{hashlib.sha256(raw).hexdigest()}"
+def identity(*names: str) -> uuid.UUID:
+    """16 bytes of sha256 over names, for keys and indexes that several long names do not fit. A name of a fact has no control characters."""
+    return uuid.UUID(bytes=hashlib.sha256("\x1f".join(names).encode()).digest()[:16])
 
 
 def subject_sql(*columns: str, separator: str = "/") -> str:

@@ -34,7 +34,7 @@ ORDERED = Table(
         **_STATE,
     },
     key=("fact", "n"),
-    indexes=("purchase_order", "position"),
+    indexes=("purchase_order, n", "position"),
 )
 ANNOUNCED = Table(
     "announced",
@@ -57,7 +57,7 @@ RECEIVED = Table(
     "received",
     {**ANNOUNCED.columns, "partner": "text", "asn": "text"},
     key=("fact", "n"),
-    indexes=("purchase_order", "partner, asn, item", "position"),
+    indexes=("purchase_order, effective_at", "partner, asn, item", "position"),
 )
 LINE = Table(
     "line",
@@ -84,14 +84,19 @@ class Receipts(TableView):
     tables = (ORDERED, ANNOUNCED, RECEIVED, LINE, REVERSAL, EXCEPTION_TABLE)
 
     def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
-        """Rows of the batch's orders, notices and receipts, then lines and exceptions of the orders and notices it touched."""
-        window = {"first": facts[0].position, "last": facts[-1].position}
+        """Rows of the batch's orders, notices and receipts, then lines and exceptions of the orders and notices it touched.
+
+        A notice or receipt is added to its line; an order is told anew from all its rows only where an issue or something undone changed
+        what counts.
+        """
+        window: dict[str, Any] = {"first": facts[0].position, "last": facts[-1].position}
         keep_reversals(cursor, facts)
         insert(cursor, "ordered", list(ORDERED.columns), (row for fact in facts for row in _ordered(fact)))
         insert(cursor, "announced", list(ANNOUNCED.columns), (row for fact in facts for row in _announced(fact)))
         insert(cursor, "received", list(RECEIVED.columns), (row for fact in facts for row in _received(fact)))
         for table in ("ordered", "announced", "received"):
             mark_undone(cursor, table, window["first"], window["last"])
+        window["again"] = [order for (order,) in cursor.execute(_AGAIN, window)]
         for statement in (_CLEAR, _LINES, _OVER, _UNORDERED, _CLEAR_VARIANCE, _VARIANCE):
             cursor.execute(statement, window)
 
@@ -141,78 +146,114 @@ def _counted(thing: Thing) -> tuple[Any, ...]:
     return thing.item or "", thing.lot or "", *(amount(thing) or (None, ""))
 
 
-# Orders that the batch touched: named by a row that it wrote or marked.
-_TOUCHED = """touched as (
-  select purchase_order from ordered where position between %(first)s and %(last)s
-  union select purchase_order from announced where position between %(first)s and %(last)s and purchase_order is not null
-  union select purchase_order from received where position between %(first)s and %(last)s and purchase_order is not null)"""
+_AGAIN = """
+select purchase_order from ordered where position between %(first)s and %(last)s
+union select purchase_order from announced where position between %(first)s and %(last)s and undone and purchase_order is not null
+union select purchase_order from received where position between %(first)s and %(last)s and undone and purchase_order is not null
+"""
 
 _OF_LINE = subject_sql("purchase_order", "line")
 _OF_ORDER = subject_sql("purchase_order")
 
 _CLEAR = f"""
-with {_TOUCHED},
-gone as (delete from line using touched where line.purchase_order = touched.purchase_order returning line.purchase_order, line),
-subject as (select 'over_receipt' as kind, {_OF_LINE} as subject from gone union select 'receipt_without_order', {_OF_ORDER} from touched)
+with gone as (delete from line where purchase_order = any(%(again)s) returning purchase_order, line),
+subject as (select 'over_receipt' as kind, {_OF_LINE} as subject from gone
+            union select 'receipt_without_order', {_OF_ORDER} from unnest(%(again)s::text[]) again(purchase_order))
 delete from exception e using subject s where (e.kind, e.subject) = (s.kind, s.subject)
 """  # noqa: S608 - made of the names above
 
-# `current`: the lines of the issue of each order that counts. `row`: the orders' receipts and notices with the line that each belongs to.
-_RESOLVED = f"""{_TOUCHED},
-issue as (select distinct on (purchase_order) purchase_order, fact from ordered join touched using (purchase_order)
-          where not undone
-          order by purchase_order, effective_at desc, source collate "C" desc, business_key collate "C" desc),
-current as (select o.* from ordered o join issue using (purchase_order, fact)),
-first_line as (select purchase_order, item, min(line collate "C") as line from current group by purchase_order, item),
-row as (select r.*, coalesce(r.line, f.line, '') as of_line
-        from (select *, true as here from received union all select *, false from announced) r
-        join touched using (purchase_order) left join first_line f using (purchase_order, item) where quantity is not null)"""  # noqa: S608
+# Orders that the batch touched, and from when on it added receipts to them; `current`: the lines of the issue of each that counts.
+_TOUCHED = """touched as (
+  select purchase_order, case when purchase_order = any(%(again)s) then '-infinity' else min(effective_at) filter (where here) end as at
+  from (select purchase_order, effective_at, true as here from received where position between %(first)s and %(last)s
+        union all select purchase_order, effective_at, false from announced where position between %(first)s and %(last)s
+        union all select unnest(%(again)s::text[]), null, false) named
+  where purchase_order is not null group by purchase_order),
+issue as (
+  select issue.* from touched cross join lateral (
+    select purchase_order, fact from ordered o where o.purchase_order = touched.purchase_order and n = 0 and not undone
+    order by effective_at desc, source collate "C" desc, business_key collate "C" desc limit 1) issue),
+current as (select o.* from issue join ordered o using (purchase_order, fact)),
+first_line as (select purchase_order, item, min(line collate "C") as line from current group by purchase_order, item)"""
 
-# An order's own facts, superseded ones too, are inputs of all its lines.
+# A line gets what the batch says of it, or all that was ever said; an order's own facts, superseded ones too, are inputs of all its lines.
 _LINES = f"""
-with {_RESOLVED},
-known as (select purchase_order, max(position) as position from ordered join touched using (purchase_order) group by purchase_order),
+with {_TOUCHED},
+known as (select purchase_order, max(position) as position from ordered where purchase_order = any(%(again)s) group by purchase_order),
+said as (select *, true as here from received where position between %(first)s and %(last)s
+         union all select *, false from announced where position between %(first)s and %(last)s
+         union all select *, true from received where purchase_order = any(%(again)s) and position < %(first)s
+         union all select *, false from announced where purchase_order = any(%(again)s) and position < %(first)s),
 part as (
   select purchase_order, line, unit, item, null as named, supplier, quantity as ordered, tolerance, 0 as announced, 0 as received, position
-  from current
+  from current where purchase_order = any(%(again)s)
   union all
-  select purchase_order, of_line, unit, null, item, null, null, null,
-         case when here or undone then 0 else quantity end, case when here and not undone then quantity else 0 end, position from row)
-insert into line
+  select purchase_order, coalesce(said.line, f.line, ''), unit, null, item, null, null, null,
+         case when here or undone then 0 else quantity end, case when here and not undone then quantity else 0 end, position
+  from said left join first_line f using (purchase_order, item) where purchase_order is not null and quantity is not null)
+insert into line as l
 select purchase_order, line, unit, coalesce(min(item collate "C"), min(named collate "C")), min(supplier collate "C"),
        trim_scale(sum(ordered)), trim_scale(min(tolerance)), trim_scale(sum(announced)), trim_scale(sum(received)),
        greatest(max(part.position), max(known.position))
 from part left join known using (purchase_order) group by purchase_order, line, unit
+on conflict (purchase_order, line, unit) do update set
+  item = case when l.ordered is null then least(l.item collate "C", excluded.item) else l.item end,
+  announced = trim_scale(l.announced + excluded.announced), received = trim_scale(l.received + excluded.received),
+  position = excluded.position
 """  # noqa: S608 - made of the names above
 
-# Its cause is the receipt that went over, in effective order.
+_IS_OVER = "received > ordered * (1 + tolerance / 100)"
+
+# Its cause is the receipt that went over, in effective order: one of those from the first on that the batch added, or the known one where
+# what came `before` them was over already.
 _OVER = f"""
 insert into exception
-with {_RESOLVED},
-running as (select *, sum(quantity) over (partition by purchase_order, of_line, unit
-                                          order by effective_at, source collate "C", business_key collate "C", n) as total
-            from row where here and not undone),
-over as (select l.*, r.source, r.business_key, r.effective_at, r.n
-         from line l join running r on (r.purchase_order, r.of_line, r.unit) = (l.purchase_order, l.line, l.unit)
-         where r.total > l.ordered * (1 + l.tolerance / 100) and l.received > l.ordered * (1 + l.tolerance / 100))
-select distinct on (purchase_order, line) 'over_receipt', {_OF_LINE}, source, business_key,
-       'purchase order ' || purchase_order || ', line ' || line,
+with {_TOUCHED},
+counted as (
+  select r.* from touched cross join lateral (
+    select * from received r where r.purchase_order = touched.purchase_order and r.effective_at >= touched.at
+      and not undone and quantity is not null) r
+  where exists (select from line l where l.purchase_order = touched.purchase_order and {_IS_OVER})),
+later as (select c.*, coalesce(c.line, f.line, '') as of_line from counted c left join first_line f using (purchase_order, item)),
+running as (
+  select *, sum(quantity) over w as together,
+         sum(quantity) over (w order by effective_at, source collate "C", business_key collate "C", n) as total
+  from later window w as (partition by purchase_order, of_line, unit)),
+over as (
+  select distinct on (purchase_order, line) *, ordered * (1 + tolerance / 100) as most
+  from line where {_IS_OVER} and (purchase_order, line) in (select purchase_order, of_line from later)
+  order by purchase_order, line, unit collate "C"),
+cause as (
+  select distinct on (o.purchase_order, o.line) o.*, o.received - together > most as before,
+         r.source, r.business_key, r.effective_at
+  from over o join running r on (r.purchase_order, r.of_line, r.unit) = (o.purchase_order, o.line, o.unit)
+  where o.received - together + total > most
+  order by o.purchase_order, o.line, r.effective_at, r.source collate "C", r.business_key collate "C", r.n)
+select 'over_receipt', s.subject, case when before then e.source else c.source end,
+       case when before then e.business_key else c.business_key end, 'purchase order ' || purchase_order || ', line ' || line,
        format('received %%s %%s of %%s, ordered %%s with %%s %%%% over allowed', received, unit, item, ordered, tolerance),
-       effective_at, position
-from over order by purchase_order, line, unit collate "C", effective_at, source collate "C", business_key collate "C", n
+       case when before then e.first_seen else c.effective_at end, c.position
+from cause c cross join lateral (select {_OF_LINE} as subject) s left join exception e on (e.kind, e.subject) = ('over_receipt', s.subject)
+on conflict (kind, subject) do update set source = excluded.source, business_key = excluded.business_key, reason = excluded.reason,
+  first_seen = excluded.first_seen, position = excluded.position
 """  # noqa: S608 - made of the names above
 
 _UNORDERED = f"""
 insert into exception
-with {_TOUCHED},
-input as (select purchase_order, max(position) as position
-          from (select purchase_order, position from received union all select purchase_order, position from ordered) p
-          join touched using (purchase_order) group by purchase_order)
-select distinct on (purchase_order) 'receipt_without_order', {_OF_ORDER}, source, business_key, 'purchase order ' || purchase_order,
-       format('goods were received for purchase order %%s, which is not known', purchase_order), effective_at, input.position
-from received join input using (purchase_order)
-where not undone and not exists (select from ordered o where o.purchase_order = input.purchase_order and not o.undone)
-order by purchase_order, effective_at, source collate "C", business_key collate "C"
+with input as (
+  select purchase_order, max(position) as position
+  from (select purchase_order, position from received where position between %(first)s and %(last)s
+        union all select purchase_order, position from received where purchase_order = any(%(again)s)
+        union all select purchase_order, position from ordered where purchase_order = any(%(again)s)) p
+  where purchase_order is not null group by purchase_order)
+select 'receipt_without_order', {_OF_ORDER}, source, business_key, 'purchase order ' || purchase_order,
+       format('goods were received for purchase order %%s, which is not known', purchase_order), effective_at, position
+from input cross join lateral (
+  select source, business_key, effective_at from received r where r.purchase_order = input.purchase_order and not undone
+  order by effective_at, source collate "C", business_key collate "C" limit 1) first
+where not exists (select from ordered o where o.purchase_order = input.purchase_order and not o.undone)
+on conflict (kind, subject) do update set source = excluded.source, business_key = excluded.business_key,
+  first_seen = excluded.first_seen, position = excluded.position
 """  # noqa: S608 - made of the names above
 
 _OF_LOT = subject_sql("partner", "asn", "item", "lot")
