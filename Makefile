@@ -1,6 +1,6 @@
 # Millwright: `make` prints what there is. Every target sets up .venv first if it is not there.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format kafka schemas docs lock
+.PHONY: help setup demo test trials lint format kafka schemas docs lock
 BIN := .venv/bin
 PYTHONS ?= python3.13 python3.12 python3.11 python3
 STAMP := .venv/.millwright-$(shell sha256sum requirements.lock pyproject.toml | sha256sum | cut -c1-16)
@@ -15,6 +15,9 @@ demo: setup ## run a believable factory and the hub that listens to it; Ctrl-C e
 
 test: setup ## run all tests (ARGS="-k word" for some)
 	@$(BIN)/pytest $(ARGS)
+
+trials: setup ## kill, cut, shuffle and crash the hub (SMALL=1; ONLY=name,…; WITHOUT=mechanism must fail; SEED=n); build/trials.json
+	@SMALL="$(SMALL)" ONLY="$(ONLY)" WITHOUT="$(WITHOUT)" SEED="$(SEED)" $(BIN)/python -m tests.crash.trials
 
 lint: setup ## ruff, mypy --strict, import-linter, schema freeze
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy

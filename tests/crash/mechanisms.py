@@ -1,0 +1,78 @@
+"""Mechanisms taken away, one at a time, to see that the trial that guards each one fails. Called in forked processes of the hub only.
+
+Each replaces the function that holds the mechanism by what somebody would have written who did not think of it; none of them raises.
+"""
+
+import secrets
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from hub.intake.delivery import Delivery, Outcome
+from hub.intake.door import Loop
+from hub.log import codec, follow
+from hub.log.follow import Cursor, View, enter, position
+from hub.log.store import Log, read
+from hub.points import reach
+
+SEQUENCE = "trial_position"
+
+
+def lock() -> None:
+    """Positions come from a sequence, as in a table with an identity column: taken in one order, committed in another."""
+
+    def locked(self: Log, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Any]) -> tuple[int, dict[bytes, tuple[int, bytes]]]:
+        keys = "{" + ",".join({row.key.hex() for row in rows}) + "}"
+        found = cursor.execute("select key, position, digest from log.event where key = any(%s::text::uuid[])", [keys]).fetchall()
+        # one block a call, as a sequence with a cache hands them out
+        query = f"select setval('{SEQUENCE}', nextval('{SEQUENCE}') + %s - 1), pg_advisory_unlock(1) from pg_advisory_lock(1)"  # noqa: S608
+        ((last, _),) = cursor.execute(query, [len(rows)]).fetchall()
+        return int(last) - len(rows), {key.bytes: (at, bytes(digest)) for key, at, digest in found}
+
+    Log._locked = locked  # type: ignore[method-assign]
+
+
+def prepare_lock(owner_url: str) -> None:
+    """The sequence that positions then come from."""
+    with psycopg.connect(owner_url) as connection:
+        connection.execute(f"create sequence {SEQUENCE}".encode())
+        connection.execute(f"grant usage, update on sequence {SEQUENCE} to hub_door".encode())
+
+
+def receipt() -> None:
+    """Every attempt has a key of its own, as with an id made when a message arrives."""
+    codec.receipt_bytes = lambda source, business_key: secrets.token_bytes(16)
+
+
+def position_guard() -> None:
+    """The follower takes no lock on its position and does not look whether it is still the one it read."""
+
+    def step(cursor: Cursor, view: View, schema: str, limit: int, upto: int | None = None) -> int:
+        cursor.execute("set local synchronous_commit = off")
+        enter(cursor, schema)
+        last = position(cursor, schema)
+        facts = read(cursor, last, limit)
+        if not facts:
+            return 0
+        view.fold(cursor, facts)
+        reach("view written")
+        query = "update position p set position = e.position, fact = e.key from log.event e where e.position = %s"
+        cursor.execute(query, [facts[-1].position])
+        reach("position moved")
+        return len(facts)
+
+    follow.step = step
+
+
+def ack_before_commit() -> None:
+    """Deliveries are acknowledged when they have arrived, and then made durable, as with automatic acknowledgement."""
+    until_durable = Loop._until_durable
+
+    def at_once(self: Loop, deliveries: Sequence[Delivery], stop: threading.Event) -> list[Outcome] | None:
+        for delivery in deliveries:
+            delivery.done(Outcome("", ()))
+        return until_durable(self, deliveries, stop)
+
+    Loop._until_durable = at_once  # type: ignore[method-assign]
