@@ -26,6 +26,9 @@ lint: setup ## ruff, mypy --strict, import-linter, schema freeze
 format: setup ## let ruff format and mend what it can
 	@$(BIN)/ruff check --fix-only -q && $(BIN)/ruff format
 
+bench: setup ## measure against limits and peers, write build/bench.json (SMALL=1: quick; ONLY=name: some rows)
+	@$(BIN)/python -m tests.performance.bench
+
 kafka: setup ## fetch Apache Kafka and run one broker on this machine (Java 17 or newer, Maven); Ctrl-C ends it
 	@$(BIN)/python -m hub.app.servers.kafka run --port $(or $(PORT),9092)
 

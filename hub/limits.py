@@ -26,7 +26,9 @@ RETRY_FIRST_S = 0.1  # first wait before something unavailable is tried again
 RETRY_MAX_S = 5.0  # longest wait between two tries
 LOCK_TIMEOUT_S = 30.0  # a writer that waits longer for the append lock says so and tries again
 IDLE_IN_TRANSACTION_S = 10.0  # a paused door or follower loses its transaction and locks after this, well before a writer gives up
-FOLLOW_LOCK_TIMEOUT_S = 15.0  # a follower that waits longer for its view says so: a paused holder has let go by then, a batch takes a second
+FOLLOW_LOCK_TIMEOUT_S = (
+    15.0  # a follower that waits longer for its view says so: a paused holder has let go by then, a batch takes a second
+)
 SNAPSHOT_TRIES_MAX = 5  # a reader whose views were swapped while it began looks again
 STATEMENT_TIMEOUT_S = 60.0  # one query of the API or the CLI
 FOLDER_BATCH_BYTES_MAX = 32 * 1024 * 1024  # what one batch reads into memory, or one file if it is larger
