@@ -26,7 +26,7 @@ from tests.crash.sources import Record, run_source
 
 SOURCES = 3
 PER_SECOND = 150.0  # new deliveries a second of one source: enough that there is always work, and a whole run stays below a million facts
-STUCK_S = 8.0  # a process that has not reached its point by then is killed where it is
+STUCK_S = 4.0  # a process that has not reached its point by then is killed where it is
 SLOTS = ("intake", "follow-1", "follow-2")  # two followers of the same views: one must not do again what the other did
 
 

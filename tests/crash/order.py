@@ -38,7 +38,7 @@ def run(ground: Ground) -> Found:
         readers = [ground.fork(f"reader {n}", _tail, access.follow, reads[n]) for n in range(READERS)]
         acked: list[tuple[str, int, int, int]] = []
         sent: set[str] = set()
-        for round_ in range(ground.size(4, 100)):
+        for round_ in range(ground.size(8, 100)):
             _round(ground, access, round_, found, sent, acked)
         for reader in readers:
             reader.send(signal.SIGTERM)
