@@ -17,20 +17,14 @@ def run(ground: Ground) -> Found:
     """The trial; see the module's docstring."""
     found = Found(runs=0, exercised={"acknowledgements": 0, "reads": 0, "events": 0})
     assert found.exercised is not None
-    folder = ground.history.folder
-    files = sorted(folder.iterdir()) if folder is not None and folder.is_dir() else []
-    names = sorted({path.name.partition(".")[0] for path in files})
+    files = ground.history.files
+    names = [name for name in ground.history.recorded() if files(name, "log")]
     if not names:
-        raise Missing("no trial has recorded a history yet: run the others first")
+        raise Missing("no other trial has recorded a history in this commit, size and seed: run them first")
     for name in names:
-        mine = [path for path in files if path.name.partition(".")[0] == name]
-        head = 0
-        for path in (p for p in mine if p.name.startswith(f"{name}.log.")):
-            head = _check_log(path, found)
-        calls = [p for p in mine if p.name.startswith(f"{name}.calls.")]
-        found.exercised["acknowledgements"] += check_calls([list(_rows(p, 4)) for p in calls], head, found)
-        for path in (p for p in mine if p.name.startswith(f"{name}.reads.")):
-            found.exercised["reads"] += check_reads(read_history(path), found)
+        head = sum(_check_log(path, found) for path in files(name, "log"))
+        found.exercised["acknowledgements"] += check_calls([list(_rows(path, 4)) for path in files(name, "calls")], head, found)
+        found.exercised["reads"] += sum(check_reads(read_history(path), found) for path in files(name, "reads"))
         found.runs += 1
     found.also["of"] = names
     return found

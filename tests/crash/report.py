@@ -132,14 +132,27 @@ def number(id_: str) -> int:
 
 
 class History:
-    """Where one trial records: calls with their acknowledgements, what readers read, and the log at the end."""
+    """Where one trial records: calls with their acknowledgements, what readers read, and the log at the end.
 
-    def __init__(self, folder: Path | None, name: str) -> None:
-        self.folder, self.name = folder, name
+    `mark` names commit, size and seed: what another run left is no history of this one.
+    """
+
+    def __init__(self, folder: Path | None, name: str, mark: str) -> None:
+        self.folder, self.name, self.mark = folder, name, mark
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             for old in folder.glob(f"{name}.*"):
                 old.unlink()
+            (folder / f"{name}.mark").write_text(mark)
+
+    def recorded(self) -> list[str]:
+        """The trials that recorded in this run, or before it was resumed."""
+        marks = sorted(self.folder.glob("*.mark")) if self.folder is not None else []
+        return [path.stem for path in marks if path.stem != self.name and path.read_text() == self.mark]
+
+    def files(self, name: str, kind: str) -> list[Path]:
+        """What a trial recorded of a kind: calls, reads, log."""
+        return sorted(self.folder.glob(f"{name}.{kind}.*")) if self.folder is not None else []
 
     def calls(self, part: str, rows: Iterable[tuple[str, int, int, int]]) -> None:
         """(id of a fact, first call in ns, first acknowledgement in ns, acknowledged position), one for each acknowledgement."""

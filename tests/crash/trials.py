@@ -80,7 +80,7 @@ def main(environ: Mapping[str, str] = os.environ, build: Path = BUILD) -> int:
                 print("  ok already in this commit; ONLY runs it again")
                 rows.append(before)
                 continue
-            history = History(build / HISTORIES if without is None else None, trial.name)
+            history = History(build / HISTORIES if without is None else None, trial.name, f"{at} {same['size']} {seed}")
             new = _one(trial, remove, history, server, small=small, seed=seed, same=same)
             report.put(new)
             rows.append(new)
