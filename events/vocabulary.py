@@ -120,11 +120,15 @@ class Thing:
             raise ValueError("a lot or a quantity needs its item")
 
     def node(self) -> tuple[str, str] | None:
-        """(kind, id) of its node in genealogy; None for an untracked quantity."""
+        """(kind, id) of its node in genealogy: ITEM/LOT, ITEM/SERIAL, or the name alone; None for an untracked quantity.
+
+        An item's own slashes are written %2F, so that its lots are never those of another item: A/B with lot C, A with lot B/C.
+        """
+        item = self.item.replace("%", "%25").replace("/", "%2F") if self.item else None
         if self.serial:
-            return "serial", f"{self.item}/{self.serial}" if self.item else self.serial
-        if self.item:
-            return ("lot", f"{self.item}/{self.lot}") if self.lot else None
+            return "serial", f"{item}/{self.serial}" if item else self.serial
+        if item:
+            return ("lot", f"{item}/{self.lot}") if self.lot else None
         return "handling_unit", str(self.handling_unit)
 
 

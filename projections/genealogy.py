@@ -10,12 +10,12 @@ from typing import Any
 from events.base import Recorded
 from events.integration import ContentConflicted, DeliveryQuarantined, QuarantineRedriven
 from events.logistics import HandlingUnitUnpacked
-from events.vocabulary import Thing, sscc18
+from events.vocabulary import bounded, sscc18
 from hub.log.codec import receipt_key
 from hub.log.follow import Cursor
 from projections.base import Table, TableView, insert
 from projections.genealogy_edges import edges, untracked
-from projections.naming import bounded, named, things
+from projections.naming import named, things, traced
 from projections.undone import REVERSAL, keep_reversals, mark_undone
 
 NODE_KINDS = ("lot", "serial", "handling_unit", "order", "purchase_order", "asn", "shipment")
@@ -86,6 +86,13 @@ CONTENT = Table(
     indexes=("kind, id", "position"),
 )
 ALIAS = Table("alias", {"alias": "text", "kind": "text", "id": "text", "position": "bigint not null"}, key=("alias", "kind", "id"))
+# Lots and serials as their item calls them; which items come in lots.
+TRACED = Table(
+    "traced",
+    {"kind": "text", "id": "text", "item": "text", "name": "text not null", "position": "bigint not null"},
+    key=("kind", "id", "item"),
+    indexes=("item",),
+)
 HELD = Table(
     "held",
     {
@@ -106,7 +113,7 @@ class Genealogy(TableView):
     """See the module's docstring."""
 
     name = "genealogy"
-    tables = (EDGE, EMPTIED, MENTION, CONTENT, ALIAS, HELD, SETTLED, REVERSAL)
+    tables = (EDGE, EMPTIED, MENTION, CONTENT, ALIAS, TRACED, HELD, SETTLED, REVERSAL)
 
     def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
         """Rows of the batch, then the marks of what was undone, whichever of the two facts came first."""
@@ -114,8 +121,9 @@ class Genealogy(TableView):
         insert(cursor, "emptied", list(EMPTIED.columns), (row for fact in facts for row in _emptied(fact)))
         insert(cursor, "mention", list(MENTION.columns), (row for fact in facts for row in _mentions(fact)))
         insert(cursor, "content", list(CONTENT.columns), (row for fact in facts for row in _contents(fact)))
-        aliases = {row: fact.position for fact in reversed(facts) for row in _aliases(fact)}
-        insert(cursor, "alias", list(ALIAS.columns), ((*row, at) for row, at in aliases.items()), ignore_known=True)
+        for names, of in ((ALIAS, _aliases), (TRACED, _traced)):
+            first = {row: fact.position for fact in reversed(facts) for row in of(fact)}
+            insert(cursor, names.name, list(names.columns), ((*row, at) for row, at in first.items()), ignore_known=True)
         insert(cursor, "held", list(HELD.columns), (row for fact in facts for row in _held(fact)))
         insert(cursor, "settled", list(SETTLED.columns), (row for fact in facts for row in _settled(fact)), ignore_known=True)
         keep_reversals(cursor, facts)
@@ -139,8 +147,10 @@ def _emptied(fact: Recorded) -> Iterator[tuple[Any, ...]]:
 def _mentions(fact: Recorded) -> Iterator[tuple[Any, ...]]:
     roles: dict[tuple[str, str], str] = {}
     for role, thing in things(fact.event):
-        if (node := thing.node()) and roles.get(node) != "origin":
-            roles[node] = role if role == "origin" or roles.get(node) != "use" else "use"
+        if named_node := thing.node():
+            node = named_node[0], bounded(named_node[1])
+            if roles.get(node) != "origin":
+                roles[node] = role if role == "origin" or roles.get(node) != "use" else "use"
     seen = {node for node in named(fact.event) if node[0] in NODE_KINDS}
     seen |= {end for edge in edges(fact.event) for end in (edge.source, edge.target)}
     equipment, operation = getattr(fact.event, "equipment", None), getattr(fact.event, "operation", None)
@@ -163,21 +173,22 @@ def _aliases(fact: Recorded) -> Iterator[tuple[str, str, str]]:
     for kind, name in {node for node in named(fact.event) if node[0] in NODE_KINDS} | {
         end for edge in edges(fact.event) for end in (edge.source, edge.target)
     }:
-        for alias in (name, f"{kind}:{name}", *([name.partition("/")[2]] if kind == "asn" else [])):
+        number = [name.partition("/")[2]] if kind == "asn" else []
+        for alias in (name, f"{kind}:{name}", f"{kind}:{bounded(name)}", *number):
             yield bounded(alias), kind, bounded(name)
         if kind == "handling_unit" and sscc18(name):
             yield f"00{name}", kind, name
     for _, thing in things(fact.event):
-        for alias in _names(thing):
-            if node := thing.node():
-                yield bounded(alias), node[0], bounded(node[1])
+        for (kind, name), own in traced(thing):
+            plain = f"{thing.item}/{own}"  # as people write it whose items have slashes
+            for alias in (own, *((plain, f"{kind}:{plain}") if thing.item else ())):
+                yield bounded(alias), kind, bounded(name)
 
 
-def _names(thing: Thing) -> Iterator[str]:
-    if thing.serial:
-        yield thing.serial
-    elif thing.lot:
-        yield thing.lot
+def _traced(fact: Recorded) -> Iterator[tuple[str, str, str, str]]:
+    for _, thing in things(fact.event):
+        for (kind, name), own in traced(thing):
+            yield kind, bounded(name), thing.item or "", own
 
 
 def _held(fact: Recorded) -> Iterator[tuple[Any, ...]]:

@@ -1,7 +1,7 @@
 """Which objects a fact names, and in which part: pure functions shared by the views that look objects up by their identifiers.
 
-Names enter indexes, whose entries PostgreSQL bounds: `bounded` and `subject_sql` shorten what no real name reaches, and stay distinct;
-`identity` stands for several names together.
+Names enter indexes, whose entries PostgreSQL bounds: `events.vocabulary.bounded` and `subject_sql` shorten what no real name reaches, and
+stay distinct; `identity` stands for several names together.
 """
 
 import hashlib
@@ -21,9 +21,7 @@ from events.logistics import (
 )
 from events.procurement import GoodsReceived, PurchaseOrderIssued
 from events.production import LotReworked, LotTransformed, MaterialIssued, OutputProduced, ScrapReported
-from events.vocabulary import NAME_BYTES_MAX, Thing, bounded, things_of
-
-__all__ = ["NAME_BYTES_MAX", "Name", "Role", "bounded", "identity", "named", "subject_sql", "things"]
+from events.vocabulary import NAME_BYTES_MAX, Thing, things_of
 
 # origin: the fact brings the thing into being for us; use: it needs the thing to be there; seen: it only tells of it.
 Role = Literal["origin", "use", "seen"]
@@ -88,13 +86,20 @@ def subject_sql(*columns: str, separator: str = "/") -> str:
     return f"(case when octet_length({whole}) <= {NAME_BYTES_MAX} then {whole} else left({whole}, 200) || '…' || {digest} end)"
 
 
+def traced(thing: Thing) -> Iterator[tuple[Name, str]]:
+    """The serial and the lot of a thing: the node of each, and the name that it has within its item."""
+    if thing.serial and (node := thing.node()):
+        yield node, thing.serial
+    if thing.item and thing.lot and (node := Thing(item=thing.item, lot=thing.lot).node()):
+        yield node, thing.lot
+
+
 def _of_thing(thing: Thing) -> Iterator[Name]:
     if node := thing.node():
         yield node
+    yield from (node for node, _ in traced(thing))
     if thing.item:
         yield "item", thing.item
-        if thing.lot:
-            yield "lot", f"{thing.item}/{thing.lot}"
     if thing.handling_unit:
         yield "handling_unit", thing.handling_unit
 

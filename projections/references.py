@@ -11,6 +11,7 @@ from psycopg import sql
 
 from events.base import Event, Recorded
 from events.masterdata import ItemDefined, LocationDefined, PartnerDefined
+from events.vocabulary import bounded
 from hub.log.codec import receipt_key
 from hub.log.follow import Cursor
 from projections.base import EXCEPTION_TABLE, Table, TableView, insert
@@ -25,15 +26,10 @@ _STATE = {
     "undone": "boolean not null",
     "position": "bigint not null",
 }
-# Who names a subject, and who defines it or brings it in; the first of them by effective time is one look into the index.
+# Who names a subject, and who defines it or brings it in; the first or last of them by effective time is one look into the index.
 _INDEXES = ("kind, id, undone, effective_at", "kind, id, position", "position", "fact")
 NAMED = Table("named", {**_SUBJECT, **_STATE}, key=("kind", "id", "fact"), indexes=_INDEXES)
-KNOWN = Table(
-    "known",
-    {**_SUBJECT, "data": "text[] not null", **_STATE},
-    key=("kind", "id", "fact"),
-    indexes=("kind, id, position", "position", "fact"),
-)
+KNOWN = Table("known", {**_SUBJECT, "data": "text[] not null", **_STATE}, key=("kind", "id", "fact"), indexes=_INDEXES)
 ITEM = Table(
     "item",
     {
@@ -88,7 +84,7 @@ def _named(fact: Recorded) -> Iterator[tuple[Any, ...]]:
     for role, thing in things(fact.event):
         node = thing.node()
         if role == "use" and node and node[0] in _TRACED_KINDS:
-            subjects.add(node)
+            subjects.add((node[0], bounded(node[1])))
     for kind, id_ in sorted(subjects - defined):
         yield kind, id_, *_fact(fact)
 
@@ -110,7 +106,7 @@ def _defined(event: Event) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     for role, thing in things(event):
         node = thing.node()
         if role == "origin" and node and node[0] in _TRACED_KINDS:
-            yield *node, ()
+            yield node[0], bounded(node[1]), ()
 
 
 def _fact(fact: Recorded) -> tuple[Any, ...]:
@@ -129,9 +125,10 @@ delete from {table} t using known k where k.position between %(first)s and %(las
 _MASTER_WRITE = """
 with touched as (select distinct id from known where kind = %(kind)s and position between %(first)s and %(last)s)
 insert into {table}
-select distinct on (id) id, {data}, (select max(position) from known p where (p.kind, p.id) = (k.kind, k.id))
-from known k join touched using (id) where k.kind = %(kind)s and not undone
-order by id, effective_at desc, source collate "C" desc, business_key collate "C" desc
+select k.id, {data}, (select max(position) from known p where (p.kind, p.id) = (k.kind, k.id))
+from touched cross join lateral (
+  select kind, id, data from known k where (k.kind, k.id) = (%(kind)s, touched.id) and not undone
+  order by effective_at desc, source collate "C" desc, business_key collate "C" desc limit 1) k
 """
 
 _CLEAR = f"""

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from events.base import Recorded
+from events.vocabulary import bounded
 from hub.log.codec import receipt_key
 from hub.log.follow import Cursor
 from projections.base import EXCEPTION_TABLE, Table, TableView, insert
-from projections.naming import bounded, named, subject_sql
+from projections.naming import named, subject_sql
 from projections.undone import REVERSAL, keep_reversals
 
 ENTRY = Table(
@@ -72,11 +73,14 @@ _TOUCHED = """touched as (
   select original from reversal where position between %(first)s and %(last)s
   union select original from reversal join entry on entry.fact = original where entry.position between %(first)s and %(last)s)"""
 
+# Lateral, here and below: reversals are few, and a planner that thinks otherwise reads all entries for one of them.
 _BESIDE = f"""
 with {_TOUCHED}
 insert into entry
-select distinct o.kind, o.id, r.position, s.type, s.effective_at, s.at, s.fact, s.source, s.business_key, true
-from touched join reversal r using (original) join entry o on o.fact = r.original and not o.beside join entry s on s.fact = r.fact
+select o.kind, o.id, r.position, s.type, s.effective_at, s.at, s.fact, s.source, s.business_key, true
+from touched join reversal r using (original)
+cross join lateral (select distinct kind, id from entry where fact = r.original and not beside) o
+cross join lateral (select * from entry where fact = r.fact limit 1) s
 on conflict do nothing
 """  # noqa: S608 - made of the names above
 
@@ -91,8 +95,8 @@ _RANKED = """ranked as (
   select r.*, row_number() over (partition by original order by effective_at nulls first, business_key collate "C") as n,
          max(position) over (partition by original) as latest
   from reversal r join touched using (original)),
-said as (select distinct on (fact) fact, entry.at, exists (select from entry o where o.fact = ranked.original) as found
-         from ranked join entry using (fact))"""
+said as (select ranked.fact, e.at, exists (select from entry o where o.fact = ranked.original) as found
+         from ranked cross join lateral (select at from entry where fact = ranked.fact limit 1) e)"""
 
 _ORPHANS = f"""
 insert into exception

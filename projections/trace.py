@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from events import canonical, gs1
-from events.vocabulary import Thing
+from events.vocabulary import Thing, bounded
 from hub.log.follow import Cursor
 
 Node = tuple[str, str]
@@ -37,10 +37,10 @@ class Edge:
 
 def resolve(cursor: Cursor, text: str) -> list[Node]:
     """The nodes that a text may name, sorted; `KIND:ID` names one for sure. A GS1 key may be a scan, an EPC URN or a Digital Link."""
-    wanted = {text}
+    wanted = {bounded(text)}
     if key := gs1.parse(text) or gs1.scanned(text):
         kind, name = Thing(**gs1.thing_of(key)).node() or ("item", "")  # type: ignore[arg-type]
-        wanted.add(f"{kind}:{name}")
+        wanted.add(bounded(f"{kind}:{name}"))
     cursor.execute("select distinct kind, id from alias where alias = any(%s)", [sorted(wanted)])
     return sorted((kind, name) for kind, name in cursor)
 
@@ -198,6 +198,11 @@ def _nodes(cursor: Cursor, wanted: set[Node]) -> dict[Node, dict[str, Any]]:
     nodes = {node: _named(node) for node in sorted(wanted)}
     arrays = [[kind for kind, _ in nodes], [name for _, name in nodes]]
     cursor.execute(
+        "select kind, id, item, name from traced join unnest(%s::text[], %s::text[]) w(kind, id) using (kind, id) order by item", arrays
+    )
+    for kind, name, item, own in cursor:
+        nodes[kind, name] |= {**({"item": item} if item else {}), kind: own}
+    cursor.execute(
         """select kind, id, min(effective_at), max(effective_at), array_agg(distinct equipment) filter (where equipment is not null),
                   array_agg(distinct operation) filter (where operation is not null),
                   bool_or(role = 'origin'), bool_or(role = 'use')
@@ -224,10 +229,7 @@ def _nodes(cursor: Cursor, wanted: set[Node]) -> dict[Node, dict[str, Any]]:
 def _named(node: Node) -> dict[str, Any]:
     kind, name = node
     found: dict[str, Any] = {"kind": kind, "id": name}
-    if kind in ("lot", "serial") and "/" in name:
-        item, _, own = name.rpartition("/") if kind == "lot" and name.count("/") == 1 else name.partition("/")
-        found |= {"item": item, kind: own}
-    elif kind == "asn":
+    if kind == "asn":
         partner, _, number = name.partition("/")
         found |= {"partner": partner, "number": number}
     return found
@@ -249,9 +251,9 @@ def _because(cursor: Cursor, nodes: dict[Node, dict[str, Any]]) -> list[str]:
     for (conflict,) in cursor:
         codes.add("conflict" if conflict else "held_delivery")
     cursor.execute(
-        """select 1 from content c join unnest(%s::text[], %s::text[]) w(kind, id) using (kind, id)
-           where c.kind = 'order' and not c.undone and exists
-             (select from alias a where a.kind = 'lot' and starts_with(a.id, c.item || '/')) limit 1""",
+        """select 1 from (select distinct item from content join unnest(%s::text[], %s::text[]) w(kind, id) using (kind, id)
+                        where kind = 'order' and not undone) used
+           where exists (select from traced t where t.item = used.item and t.kind = 'lot') limit 1""",
         arrays,
     )
     if cursor.fetchone():

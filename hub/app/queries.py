@@ -1,7 +1,7 @@
 """What people ask: the queries behind the command line, the API and the console, as plain JSON-ready rows (contracts.md, Commands)."""
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -11,6 +11,7 @@ from psycopg import sql
 from events import canonical
 from events.base import Recorded
 from events.errors import Corrupt
+from events.vocabulary import Thing, bounded
 from hub import limits
 from hub.app.wiring import views
 from hub.log.codec import COLUMNS, decode, receipt_key
@@ -19,6 +20,7 @@ from hub.log.follow import position as sound_position
 from hub.log.store import Log, read
 from projections.base import EXCEPTION_TABLE
 from projections.movements import OWN
+from projections.naming import traced
 
 Row = dict[str, Any]
 
@@ -206,23 +208,33 @@ def oldest_unprocessed_s(cursor: Cursor, positions: dict[str, int], trouble: Col
     return round(max(0.0, float(row[0])), 3) if row and row[0] is not None else 0.0
 
 
-def where_now(cursor: Cursor, nodes: list[Row]) -> dict[tuple[str, str], list[Row]]:
-    """Balances that are not zero of the lots and serials among trace nodes: where each is now, partners' accounts included."""
-    wanted = [(n["kind"], n["id"]) for n in nodes if n["kind"] in ("lot", "serial")]
-    names = [name for _, name in wanted]
-    enter(cursor, live_schema("stock"))
-    cursor.execute(
-        """select account, status, item, lot, serial, unit, quantity from balance
-           where quantity > 0 and (item || '/' || lot = any(%s) or item || '/' || serial = any(%s) or (item = '' and serial = any(%s)))
-           order by account, status""",
-        [names, names, names],
-    )
+def where_now(cursor: Cursor, nodes: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Balances above zero of the lots and serials among trace nodes: where each is now, partners' accounts included."""
     found: dict[tuple[str, str], list[Row]] = {}
-    for account, status, item, lot, serial, unit, quantity in cursor:
+    for account, status, item, lot, serial, unit, quantity in balances_of(cursor, nodes):
         place = {"account": account, "status": status or None, "quantity": canonical.decimal_text(Decimal(quantity)), "unit": unit}
-        kinds = [("serial", f"{item}/{serial}" if item else serial)] if serial else []
-        if lot:
-            kinds.append(("lot", f"{item}/{lot}"))
-        for key in kinds:
+        for key in nodes_of(item, lot, serial):
             found.setdefault(key, []).append(place)
     return found
+
+
+def nodes_of(item: str, lot: str, serial: str) -> list[tuple[str, str]]:
+    """The nodes in genealogy that a balance is of: its serial, its lot."""
+    thing = Thing(item=item or None, lot=lot or None, serial=serial or None) if item or serial else None
+    return [(kind, bounded(name)) for (kind, name), _ in traced(thing)] if thing else []
+
+
+def balances_of(cursor: Cursor, nodes: Iterable[Row]) -> list[tuple[Any, ...]]:
+    """account, status, item, lot, serial, unit and quantity of every balance above zero of the lots and serials among trace nodes, once."""
+    wanted = [(n["kind"], n.get("item", ""), n[n["kind"]]) for n in nodes if n["kind"] in ("lot", "serial") and n["kind"] in n]
+    enter(cursor, live_schema("stock"))
+    cursor.execute(
+        """select distinct account, status, b.item, lot, serial, unit, quantity
+           from unnest(%s::text[], %s::text[], %s::text[]) wanted(kind, item, name) cross join lateral (
+             select * from balance b where wanted.kind = 'lot' and (b.item, b.lot) = (wanted.item, wanted.name)
+             union all
+             select * from balance b where wanted.kind = 'serial' and (b.serial, b.item) = (wanted.name, wanted.item)) b
+           where quantity > 0 order by account, status, b.item, lot, serial, unit""",
+        [[kind for kind, _, _ in wanted], [item for _, item, _ in wanted], [name for _, _, name in wanted]],
+    )
+    return cursor.fetchall()

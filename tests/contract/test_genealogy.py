@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from events import Fact
+from events.vocabulary import Thing
 from hub.app.answers import trace
 from hub.log.follow import Follower
 from hub.log.migrate import migrate
@@ -16,7 +17,7 @@ from projections.genealogy import Genealogy
 from projections.stock import Stock
 from tests.facts import as_role, fact, received, thing
 
-Ask = Callable[[Sequence[Fact], str, str], dict[str, Any]]
+Ask = Callable[..., dict[str, Any]]
 _minute = count()
 
 
@@ -44,13 +45,13 @@ def ask(fresh_database: str) -> Iterator[Ask]:
 
 
 def issued(order: str, *lots: str, at: float = 0, quantity: str = "1") -> Fact:
-    things = [thing(*lot.split("/"), quantity) for lot in lots]
+    things = [lot(name, quantity) for name in lots]
     return fact(f"I{next(_minute)}", "production.material_issued", {"order": order, "things": things, "location": "WH"}, at)
 
 
 def produced(order: str, *lots: str, at: float = 0) -> Fact:
     n = next(_minute)
-    things = [thing(*lot.split("/")) for lot in lots]
+    things = [lot(name) for name in lots]
     return fact(f"P{n}", "production.output_produced", {"output": f"P{n}", "order": order, "things": things, "location": "WH"}, at)
 
 
@@ -75,8 +76,9 @@ def ids(answer: dict[str, Any]) -> set[str]:
     return {node["id"] for node in answer["nodes"]}
 
 
-def lot(name: str) -> dict[str, Any]:
-    return thing(*name.split("/"))
+def lot(name: str, quantity: str = "1") -> dict[str, Any]:
+    item, _, own = name.partition("/")
+    return thing(item, own, quantity)
 
 
 def unit(name: str) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def test_all_consumed_lots_of_ten_generations(ask: Ask) -> None:
 
 def test_split_merge_and_rework_keep_their_parents_with_quantities(ask: Ask) -> None:
     def change(type_: str, name: str, inputs: list[str], outputs: list[str]) -> Fact:
-        data = {name: f"{name}1", "inputs": [thing(*x.split("/"), "4") for x in inputs], "outputs": [thing(*x.split("/"), "2") for x in outputs],
+        data = {name: f"{name}1", "inputs": [lot(x, "4") for x in inputs], "outputs": [lot(x, "2") for x in outputs],
                 "location": "WH"}  # fmt: skip
         return fact(f"{name}1", type_, data)
 
@@ -205,6 +207,46 @@ def test_any_identifier_is_found_and_an_ambiguous_one_asks(ask: Ask) -> None:
     assert ask([], "lot:C/00123")["root"]["id"] == "C/00123"
     assert ids(ask([], "4711", "forward")) == {"ACME/4711", "A/00123", "106141412345678908"}
     assert {"PO9", "ACME/4711"} <= ids(ask([], "A/00123", "backward"))
+
+
+def test_a_slash_in_an_item_makes_no_lot_of_another_item(ask: Ask) -> None:
+    facts = [
+        received("R1", "A/B", "C", "4"),
+        received("R2", "A", "B/C", "2"),
+        received("R3", "50%", "X", "1"),
+        received("R4", "D/E", "F", "1"),
+    ]
+    facts += [fact("I", "production.material_issued", {"order": "O1", "things": [thing("A", "B/C", "1")], "location": "WH"}, 1)]
+    both = [{"kind": "lot", "id": "A%2FB/C"}, {"kind": "lot", "id": "A/B/C"}]
+    assert ask(facts, "lot:A/B/C") == {"candidates": both}
+    (slashed,) = ask([], "A%2FB/C")["nodes"]
+    assert (slashed["item"], slashed["lot"]) == ("A/B", "C")
+    assert [(p["account"], p["quantity"]) for p in slashed["now"]] == [("location/WH", "4")]
+    assert ids(ask([], "B/C", "forward")) == {"A/B/C", "O1"}
+    for text, id_ in {"D/E/F": "D%2FE/F", "lot:D/E/F": "D%2FE/F", "50%/X": "50%25/X"}.items():
+        assert ask([], text)["root"] == {"kind": "lot", "id": id_}
+    assert Thing(item="04012345123456", lot="1/2%").node() == ("lot", "04012345123456/1/2%")
+    assert Thing(item="04012345123456", serial="1/2%").node() == ("serial", "04012345123456/1/2%")
+
+
+def test_a_serial_is_found_where_it_is_and_so_is_its_lot(ask: Ask) -> None:
+    things = [{"item": "A", "lot": "L", "serial": "S"}, {"serial": "https://example.com/s/1"}]
+    facts = [fact("R", "procurement.goods_received", {"receipt": "R", "things": things, "location": "WH"})]
+    for text in ("A/S", "https://example.com/s/1", "lot:A/L"):
+        (node,) = ask(facts, text, "forward")["nodes"]
+        assert [(p["account"], p["quantity"]) for p in node["now"]] == [("location/WH", "1")], text
+        facts = []
+
+
+def test_consumption_of_an_item_that_comes_in_lots_without_a_lot_is_a_gap(ask: Ask) -> None:
+    def used(order: str, item: str) -> list[Fact]:
+        data = {"order": order, "things": [thing(item)], "location": "WH"}
+        return [fact(f"I{order}", "production.material_issued", data), produced(order, f"P{order}/L")]
+
+    answer = ask([received("R", "A", "L", "4"), *used("1", "A"), *used("2", "AA"), *used("3", "A/L")], "P1/L")
+    assert answer["because"] == ["unknown_parent"]
+    assert ask([], "P2/L")["complete"]
+    assert ask([], "P3/L")["complete"]
 
 
 def test_an_answer_says_why_it_is_not_complete(ask: Ask) -> None:

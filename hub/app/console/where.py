@@ -75,8 +75,8 @@ def ask(hub: Hub, words: str) -> Answer:
             forward=tuple(found["edges"]),
             backward=tuple(back.get("edges", [])),
             because=tuple(sorted({*found["because"], *back.get("because", [])})),
-            now=_places(cursor, forward),
-            origins=_places(cursor, backward.keys() - forward.keys()),
+            now=_places(cursor, forward.values()),
+            origins=_places(cursor, (n for key, n in backward.items() if key not in forward)),
             items=queries.items(cursor),
         )
 
@@ -87,23 +87,13 @@ def traces_position(cursor: Cursor) -> int:
     return int(row[0]) if row else 0
 
 
-def _places(cursor: Cursor, nodes: Iterable[Node]) -> tuple[Place, ...]:
+def _places(cursor: Cursor, nodes: Iterable[dict[str, Any]]) -> tuple[Place, ...]:
     """Balances above zero of lots and serials among the nodes, by account and item; each balance counts once, also where lot and serial are
     both among them."""
-    wanted = {name for kind, name in nodes if kind in ("lot", "serial")}
-    names = sorted(wanted)
-    enter(cursor, live_schema("stock"))
-    cursor.execute(
-        """select account, status, item, unit, quantity, lot, serial from balance
-           where quantity > 0 and (lot <> '' and item || '/' || lot = any(%s)
-                or serial <> '' and (item || '/' || serial = any(%s) or item = '' and serial = any(%s)))""",
-        [names, names, names],
-    )
     sums: dict[tuple[str, str, str, str], tuple[Decimal, set[Node]]] = {}
-    for account, status, item, unit, quantity, lot, serial in cursor:
-        node = ("serial", f"{item}/{serial}" if item else serial) if serial else ("lot", f"{item}/{lot}")
+    for account, status, item, lot, serial, unit, quantity in queries.balances_of(cursor, nodes):
         total, of = sums.setdefault((account, status, item, unit), (Decimal(0), set()))
-        of.add(node)
+        of.add(queries.nodes_of(item, lot, serial)[0])
         sums[account, status, item, unit] = total + quantity, of
     order = list(PLACES)
     found = [Place(account, status, item, unit, total, tuple(sorted(of))) for (account, status, item, unit), (total, of) in sums.items()]
