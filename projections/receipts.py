@@ -212,7 +212,7 @@ with {_TOUCHED},
 counted as (
   select r.* from touched cross join lateral (
     select * from received r where r.purchase_order = touched.purchase_order and r.effective_at >= touched.at
-      and not undone and quantity is not null) r
+      and not undone and quantity is not null offset 0) r
   where exists (select from line l where l.purchase_order = touched.purchase_order and {_IS_OVER})),
 later as (select c.*, coalesce(c.line, f.line, '') as of_line from counted c left join first_line f using (purchase_order, item)),
 running as (

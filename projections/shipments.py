@@ -13,7 +13,7 @@ from hub.log.codec import receipt_key
 from hub.log.follow import Cursor
 from projections.base import EXCEPTION_TABLE, Table, TableView, insert
 from projections.movements import amount
-from projections.naming import subject_sql
+from projections.naming import identity, subject_sql
 from projections.undone import REVERSAL, keep_reversals, mark_undone
 
 _FACT = {"fact": "uuid", "source": "text not null", "business_key": "text not null", "kind": "text not null", "shipment": "text not null"}
@@ -32,9 +32,16 @@ REPORT = Table(
 )
 MOVED = Table(
     "moved",
-    {**_FACT, "n": "int", **dict.fromkeys(_THING, "text not null"), "quantity": "numeric not null", **_STATE},
+    {
+        **_FACT,
+        "n": "int",
+        **dict.fromkeys(_THING, "text not null"),
+        "quantity": "numeric not null",
+        **_STATE,
+        "identity": "uuid not null",  # of shipment and thing
+    },
     key=("fact", "n"),
-    indexes=("shipment", "position"),
+    indexes=("shipment, kind, undone, effective_at", "position"),
 )
 SHIPMENT = Table(
     "shipment",
@@ -47,6 +54,7 @@ SHIPMENT = Table(
         "milestone_place": "text",
         "milestone_at": "timestamptz",
         "delivered_at": "timestamptz",
+        "heard": "text[] not null",  # the facts that the columns above are told by
         "position": "bigint not null",
     },
     key=("shipment",),
@@ -54,13 +62,15 @@ SHIPMENT = Table(
 LINE = Table(
     "line",
     {
-        "shipment": "text",
-        **dict.fromkeys(_THING, "text"),
+        "shipment": "text not null",
+        **dict.fromkeys(_THING, "text not null"),
         **dict.fromkeys(("dispatched", "delivered", "returned"), "numeric not null"),
         "position": "bigint not null",
+        "identity": "uuid",
     },
     key=("shipment", *_THING),
-    indexes=("item, lot",),
+    unique="identity",
+    indexes=("shipment", "item, lot"),
 )
 
 
@@ -71,13 +81,15 @@ class Shipments(TableView):
     tables = (REPORT, MOVED, SHIPMENT, LINE, REVERSAL, EXCEPTION_TABLE)
 
     def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
-        """Reports of the batch and what they moved, then the shipments that they touched."""
-        window = {"first": facts[0].position, "last": facts[-1].position}
+        """Reports of the batch and what they moved, then the shipments that they touched: those of which something was undone are told anew
+        from all their facts, the others by what the batch adds."""
+        window: dict[str, Any] = {"first": facts[0].position, "last": facts[-1].position}
         keep_reversals(cursor, facts)
         insert(cursor, "report", list(REPORT.columns), (row for fact in facts for row in _reports(fact)))
         insert(cursor, "moved", list(MOVED.columns), (row for fact in facts for row in _moved(fact)))
         for table in ("report", "moved"):
             mark_undone(cursor, table, window["first"], window["last"])
+        window["again"] = [name for (name,) in cursor.execute(_AGAIN, window)]
         for statement in (_CLEAR, _LINES, _SHIPMENTS, _VARIANCE):
             cursor.execute(statement, window)
 
@@ -110,7 +122,7 @@ def _moved(fact: Recorded) -> Iterator[tuple[Any, ...]]:
         for n, thing in enumerate(event.things):
             if counted := amount(thing):
                 what = (thing.item or "", thing.lot or "", thing.serial or "", counted[1], counted[0])
-                yield *_head(fact, event.shipment), n, *what, *_state(fact)
+                yield *_head(fact, event.shipment), n, *what, *_state(fact), identity(event.shipment, *what[:4])
 
 
 def _head(fact: Recorded, name: str) -> tuple[Any, ...]:
@@ -122,15 +134,14 @@ def _state(fact: Recorded) -> tuple[Any, ...]:
     return fact.envelope.effective_at, False, fact.position
 
 
-_TOUCHED = "touched as (select distinct shipment from report where position between %(first)s and %(last)s)"  # each fact has a report
+_AGAIN = "select distinct shipment from report where undone and position between %(first)s and %(last)s"  # each fact has a report
 _THING_SQL = ", ".join(_THING)
 _SUBJECT = subject_sql("shipment", *_THING)
 
 _CLEAR = f"""
-with {_TOUCHED},
-ship as (delete from shipment s using touched t where s.shipment = t.shipment),
-gone as (delete from line l using touched t where l.shipment = t.shipment returning l.*)
-delete from exception e using (select {_SUBJECT} as name from gone) g where e.kind = 'delivery_variance' and e.subject = g.name
+with gone as (delete from line where shipment = any(%(again)s) returning shipment, {_THING_SQL}),
+named as (select * from gone union select shipment, {_THING_SQL} from moved where position between %(first)s and %(last)s)
+delete from exception e using (select {_SUBJECT} as name from named) n where e.kind = 'delivery_variance' and e.subject = n.name
 """  # noqa: S608 - made of the names above
 
 
@@ -138,51 +149,88 @@ def _sum(kind: str) -> str:
     return f"trim_scale(coalesce(sum(quantity) filter (where not undone and kind = '{kind}'), 0))"
 
 
+def _news(table: str) -> str:
+    """The rows of the batch, and all of shipments that are told anew."""
+    return f"""select * from {table} where position between %(first)s and %(last)s
+  union all select * from {table} where shipment = any(%(again)s) and position < %(first)s"""  # noqa: S608 - a table of ours
+
+
 _LINES = f"""
-with {_TOUCHED}
-insert into line
-select shipment, {_THING_SQL}, {_sum("dispatched")}, {_sum("delivered")}, {_sum("returned")}, max(position)
-from moved join touched using (shipment) group by shipment, {_THING_SQL}
+insert into line as l
+select shipment, {_THING_SQL}, {_sum("dispatched")}, {_sum("delivered")}, {_sum("returned")}, max(position), identity
+from ({_news("moved")}) news group by identity, shipment, {_THING_SQL}
+on conflict (identity) do update set dispatched = trim_scale(l.dispatched + excluded.dispatched),
+  delivered = trim_scale(l.delivered + excluded.delivered), returned = trim_scale(l.returned + excluded.returned), position = excluded.position
 """  # noqa: S608 - made of the names above
 
 
 def _heard(column: str, kinds: str, *, last: bool = False) -> str:
-    """The first (last) thing that the reports of some kinds say in a column."""
+    """The first (last) thing that the reports of some kinds say in a column, and the fact that says it."""
     way = "desc" if last else "asc"
     order = f'effective_at {way}, source collate "C" {way}, business_key collate "C" {way}'
-    return f"(array_agg({column} order by {order}) filter (where not undone and kind in ({kinds}) and {column} is not null))[1]"
+    said = f"filter (where not undone and kind in ({kinds}) and {column} is not null)"
+    return f"(array_agg({column} order by {order}) {said})[1], (array_agg(fact::text order by {order}) {said})[1]"
 
 
-# Returned: all that left or arrived came back. What was dispatched or delivered in handling units alone has no quantity to compare.
+_HEARD = {
+    "customer": _heard("customer", "'dispatched'"),
+    "other_customer": _heard("customer", "'delivered', 'returned'"),
+    "carrier": _heard("carrier", "'dispatched'"),
+    "other_carrier": _heard("carrier", "'milestone'"),
+    "sales_order": _heard("sales_order", "'dispatched'"),
+    "from_location": _heard("from_location", "'dispatched'"),
+    "dispatched_at": _heard("effective_at", "'dispatched'"),
+    "milestone_code": _heard("code", "'milestone'", last=True),
+    "milestone_place": _heard("place", "'milestone'", last=True),
+    "milestone_at": _heard("effective_at", "'milestone'", last=True),
+    "delivered_at": _heard("effective_at", "'delivered'", last=True),
+    "returned_at": _heard("effective_at", "'returned'"),
+}
+_COLUMNS = ", ".join(name for name in SHIPMENT.columns if name != "shipment")
+
+# Of the reports before the batch only those that were heard can be heard again. Returned: all that left or arrived came back. What was
+# dispatched or delivered in handling units alone has no quantity to compare.
 _SHIPMENTS = f"""
-with {_TOUCHED},
-open as (select shipment, bool_or(greatest(dispatched, delivered) > returned) as out
-         from line join touched using (shipment) group by shipment)
 insert into shipment
+with known as (
+  select s.shipment, h::uuid as fact
+  from (select distinct shipment from report where position between %(first)s and %(last)s) touched
+  join shipment s using (shipment) cross join unnest(s.heard) h where shipment <> all(%(again)s)),
+told (shipment, position, {", ".join(f"{name}, {name}_by" for name in _HEARD)}) as (
+  select shipment, max(position), {", ".join(_HEARD.values())}
+  from ({_news("report")} union all select r.* from known join report r using (fact) where r.position < %(first)s) r
+  group by shipment)
 select shipment,
-       case when bool_or(not undone and kind = 'returned') and not coalesce(bool_or(out), false) then 'returned'
-            when bool_or(not undone and kind = 'delivered') then 'delivered'
-            when bool_or(not undone and kind = 'dispatched') then 'in_transit' else 'planned' end,
-       coalesce({_heard("customer", "'dispatched'")}, {_heard("customer", "'delivered', 'returned'")}),
-       coalesce({_heard("carrier", "'dispatched'")}, {_heard("carrier", "'milestone'")}),
-       {_heard("sales_order", "'dispatched'")}, {_heard("from_location", "'dispatched'")},
-       {_heard("effective_at", "'dispatched'")},
-       {_heard("code", "'milestone'", last=True)}, {_heard("place", "'milestone'", last=True)},
-       {_heard("effective_at", "'milestone'", last=True)},
-       {_heard("effective_at", "'delivered'", last=True)}, max(position)
-from report join touched using (shipment) left join open using (shipment) group by shipment
+       case when returned_at is not null and not exists (
+              select from line l where l.shipment = told.shipment and greatest(dispatched, delivered) > returned) then 'returned'
+            when delivered_at is not null then 'delivered' when dispatched_at is not null then 'in_transit' else 'planned' end,
+       coalesce(customer, other_customer), coalesce(carrier, other_carrier), sales_order, from_location, dispatched_at,
+       milestone_code, milestone_place, milestone_at, delivered_at,
+       array(select distinct h collate "C" from unnest(array[{", ".join(f"{name}_by" for name in _HEARD)}]) h where h is not null order by 1),
+       position
+from told
+on conflict (shipment) do update set ({_COLUMNS}) = row({", ".join(f"excluded.{name}" for name in _COLUMNS.split(", "))})
 """  # noqa: S608 - made of the names above
 
-# Its cause is the first proof of delivery that counts anything. One proof opens all lines, so its inputs are the shipment's.
+# Its cause is the first proof of delivery that counts anything. One proof opens all lines; so does the next one where it was undone.
 _VARIANCE = f"""
 insert into exception
-with {_TOUCHED},
-proof as (select distinct on (shipment) shipment, source, business_key, effective_at from moved join touched using (shipment)
-          where not undone and kind = 'delivered'
-          order by shipment, effective_at, source collate "C", business_key collate "C")
+with proof as (
+  select p.*, (select max(position) from moved u where u.shipment = p.shipment and u.kind = 'delivered' and u.undone) as undone
+  from (select distinct shipment from report where position between %(first)s and %(last)s) touched cross join lateral (
+    select shipment, source, business_key, effective_at, position from moved m
+    where m.shipment = touched.shipment and kind = 'delivered' and not undone
+    order by effective_at, source collate "C", business_key collate "C" limit 1) p),
+open as (
+  select line.* from line join moved using (identity) where moved.position between %(first)s and %(last)s
+  union
+  select all_lines.* from proof cross join lateral (select * from line where line.shipment = proof.shipment offset 0) all_lines
+  where proof.position >= %(first)s or proof.shipment = any(%(again)s))
 select 'delivery_variance', {_SUBJECT}, source, business_key, 'shipment ' || shipment,
        format('delivered %%s %%s of %%s, dispatched %%s',
               delivered, unit, concat_ws('/', item, nullif(lot, ''), nullif(serial, '')), dispatched),
-       proof.effective_at, s.position
-from line join proof using (shipment) join shipment s using (shipment) where delivered <> dispatched
+       proof.effective_at, greatest(open.position, proof.position, proof.undone)
+from open join proof using (shipment) where delivered <> dispatched
+on conflict (kind, subject) do update set source = excluded.source, business_key = excluded.business_key, reason = excluded.reason,
+  first_seen = excluded.first_seen, position = excluded.position
 """  # noqa: S608 - made of the names above

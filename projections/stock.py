@@ -132,7 +132,8 @@ where position between %(first)s and %(last)s group by identity, {_NAMES_SQL}
 on conflict (identity) do update set quantity = trim_scale(b.quantity + excluded.quantity), position = excluded.position
 """  # noqa: S608 - made of the names above
 
-# `later`: from the first instant on that the batch touches in a balance; `before`: what holds as of the one before that.
+# `later`: from the first instant on that the batch touches in a balance; `before`: what holds as of the one before that. `offset 0` keeps
+# the planner, which cannot know how few of the instants of a balance are late, from reading all of them.
 _INSTANTS = """
 with moved as (
   select identity, effective_at, quantity, source, business_key, position from movement
@@ -152,7 +153,7 @@ later as (
         union all
         select i.* from start cross join lateral (
           select identity, effective_at, delta, cause, changed from instant i
-          where i.identity = start.identity and i.effective_at >= start.at) i) known
+          where i.identity = start.identity and i.effective_at >= start.at offset 0) i) known
   group by identity, effective_at),
 before as (
   select i.* from start cross join lateral (

@@ -19,7 +19,7 @@ from hub.log.migrate import migrate
 from hub.log.store import Accepted, Duplicate, Log
 from projections.base import TableView
 from projections.digest import view_digest
-from projections.movements import movements
+from projections.movements import OWN, movements
 from projections.stock import Stock
 from tests.contract import view_suite
 from tests.histories.strategy import FIELDS, histories, recorded
@@ -96,6 +96,25 @@ def test_stock_is_conserved_and_undone_facts_move_nothing(connection: Connection
         cursor.execute("select account, status, item, lot, serial, unit, quantity from balance where quantity <> 0")
         found = {row[:-1]: row[-1] for row in cursor}
     assert found == _plain_balances(facts)
+
+
+@few
+@given(facts=histories(types=MOVING, most=20))
+def test_a_balance_is_negative_from_when_its_movements_sum_below_zero(connection: Connection, facts: list[Fact]) -> None:
+    """The running totals that the view keeps, against all lines summed up again."""
+    with view_suite.folded(connection, Stock(), recorded(facts), 1) as cursor:
+        cursor.execute("select account, status, item, lot, serial, unit, effective_at, quantity, source, business_key from movement")
+        lines = [row for row in cursor if row[0].startswith(OWN)]
+        cursor.execute("select subject, source, business_key, first_seen, split_part(reason, ' ', 1)::numeric from exception")
+        found = {(*row[0].split("|"), *row[1:]) for row in cursor}
+    expected = set()
+    for identity in {row[:6] for row in lines}:
+        own = [row[6:] for row in lines if row[:6] == identity]
+        totals = {at: sum(q for t, q, *_ in own if t <= at) for at, *_ in own}
+        if below := [at for at in totals if totals[at] < 0]:
+            since = min(below)
+            expected.add((*identity, *min(cause for t, q, *cause in own if t == since and q < 0), since, min(totals.values())))
+    assert found == expected
 
 
 def _plain_balances(facts: Sequence[Fact]) -> dict[tuple[str, ...], Decimal]:
