@@ -38,8 +38,8 @@ def run(ground: Ground) -> Found:
         writer = ground.fork("writer", _write, ground, access, through, orders, record)
         while not writer.ended():
             time.sleep(0.02)
-        found.wrong["writer failed"] = writer.code != 0
-        found.wrong["proxy failed"] = proxy.ended()
+        found.wrong["writer failed"] = int(writer.code != 0)
+        found.wrong["proxy failed"] = int(proxy.ended())
         _judge(ground, access, record, found)
     return found
 

@@ -44,7 +44,7 @@ class Death:
 
     @classmethod
     def plan(cls, rng: random.Random, names: Sequence[str], nth_max: int, after_max: float) -> "Death":
-        """The next death of a plan: every second one at a point, the points in turn by chance."""
+        """The next death of a plan: three of five at a point, the others by hand."""
         point, nth, after = rng.choice(names), rng.randint(1, nth_max), rng.uniform(0, after_max)
         return cls(point if rng.random() < 0.6 else None, nth, after)
 

@@ -53,7 +53,8 @@ def run(ground: Ground) -> Found:
             "HUB_WATCH": str(inbox),
         }
         with open(ground.folder / "hub.log", "wb") as said:
-            hub = subprocess.Popen([sys.executable, "-c", _SERVE], cwd=ROOT, env=environment, stdout=said, stderr=said)
+            ends = process.ends_with_parent(signal.SIGTERM)
+            hub = subprocess.Popen([sys.executable, "-c", _SERVE], cwd=ROOT, env=environment, stdout=said, stderr=said, preexec_fn=ends)  # noqa: PLW1509 - no threads here
         if not process.wait_until(lambda: _ready(port) == 200, 60, every=0.05):
             raise AssertionError(f"the hub did not start: {process.tail(ground.folder / 'hub.log')}")
         before = _pids(ground)
@@ -65,7 +66,7 @@ def run(ground: Ground) -> Found:
         for source in sources:
             source.send(signal.SIGTERM)
         found.wrong["sources not drained"] = sum(not s.wait(60) or s.code != 0 for s in sources)
-        found.wrong["views not at the head"] = not _followed(access, _head(access))
+        found.wrong["views not at the head"] = int(not _followed(access, _head(access)))
         found.also["processes of the hub that were started again"] = len(before.items() - _pids(ground).items())
         _judge(ground, access, records, found)
     finally:
