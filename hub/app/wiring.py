@@ -12,7 +12,7 @@ import projections
 from events.errors import Refused
 from hub.app.servers.postgres import Database, database
 from hub.app.settings import Settings
-from hub.intake.door import Intake
+from hub.intake.door import Appender, Intake
 from hub.intake.mapping import Mapping, Partner
 from hub.log.follow import Follower
 from hub.log.migrate import migrate
@@ -74,7 +74,7 @@ class Hub:
         """The log, as the door."""
         return Log(self.door_url)
 
-    def intake(self, log: Log | None = None) -> Intake:
+    def intake(self, log: Appender | None = None) -> Intake:
         """An intake of its own for one thread."""
         return Intake(log or self.log, mappings(), self.partners)
 
@@ -82,6 +82,10 @@ class Hub:
     def partners(self) -> dict[str, Partner]:
         """Configured partners as mappings see them."""
         return {name: Partner(p.tzinfo, dict(p.units)) for name, p in self.settings.partners.items()}
+
+    def followed(self) -> bool:
+        """Whether anybody has ever made a view of this log."""
+        return bool(self.log.select("select 1 from pg_namespace where starts_with(nspname, 'view_') limit 1", []))
 
     def catch_up(self, names: Sequence[str] = ()) -> int:
         """Bring views to the head as of the call, whoever else follows; the head. A command without a running hub follows by itself.

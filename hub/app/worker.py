@@ -19,6 +19,7 @@ from hub.app.wiring import Hub, open_hub, views
 from hub.intake.delivery import Adapter
 from hub.intake.door import Loop
 from hub.log.follow import Follower
+from hub.log.group import GroupLog
 from hub.log.store import Log
 
 
@@ -55,8 +56,9 @@ def run_intake(hub: Hub, stop: threading.Event) -> None:
     """A loop an adapter that is configured."""
     found = adapters_of(hub.settings)
     report(f"intake from {', '.join(a.name for a in found) or 'nothing: set HUB_MQTT_URL, HUB_WATCH or HUB_KAFKA'}")
-    loops = [Loop(adapter, hub.intake(Log(hub.door_url)), report) for adapter in found]
-    _run_all([_guarded(loop.adapter.name, lambda loop=loop: loop.run(stop), stop) for loop in loops], stop)  # type: ignore[misc]
+    with GroupLog(Log(hub.door_url)) as log:  # what comes by several roads at once shares one flush
+        loops = [Loop(adapter, hub.intake(log), report) for adapter in found]
+        _run_all([_guarded(loop.adapter.name, lambda loop=loop: loop.run(stop), stop) for loop in loops], stop)  # type: ignore[misc]
 
 
 def run_api(hub: Hub, stop: threading.Event) -> None:
@@ -125,6 +127,9 @@ def _guarded(name: str, work: Callable[[], None], stop: threading.Event) -> Call
         while not stop.is_set():
             try:
                 work()
+            except HubError as error:
+                report(f"{name} waits {limits.RETRY_MAX_S:.0f} s: {error}")
+                stop.wait(limits.RETRY_MAX_S)
             except Exception:  # noqa: BLE001 - the outermost net of a loop: told with its trace, then tried again
                 report(f"{name} failed and is started again in {limits.RETRY_MAX_S:.0f} s:\n{traceback.format_exc()}")
                 stop.wait(limits.RETRY_MAX_S)

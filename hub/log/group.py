@@ -39,11 +39,13 @@ class GroupLog:
         self.close()
 
     def close(self) -> None:
-        """End the leader after the group at hand."""
+        """End the leader after the group at hand; one that hangs on a server that is gone is left behind."""
         with self._news:
             self._closed = True
             self._news.notify()
-        self._leader.join()
+        self._leader.join(timeout=limits.POLL_S * 3)
+        if self._leader.is_alive():
+            return
         self._log.close()
         self._beside.close()
 

@@ -246,3 +246,13 @@ def test_twenty_kills_change_nothing_but_the_time(demo: Demo, tmp_path: Path) ->
 
 def _program(name: str) -> str:
     return str(binaries() / name)
+
+
+def test_a_log_that_nobody_followed_yet_verifies(tmp_path: Path) -> None:
+    demo = Demo(tmp_path / "home", (), {})
+    file = tmp_path / "one.json"
+    file.write_text(
+        '{"type": "masterdata.item_defined", "source": "x", "key": "1", "occurred_at": "2026-01-05T06:00:00Z", "data": {"item": "A", "base_unit": "EA"}}'
+    )
+    assert demo.document("intake", str(file))["totals"]["accepted"] == 1
+    assert all(view["equal"] for view in demo.document("replay", "verify")["views"].values())

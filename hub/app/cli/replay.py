@@ -53,6 +53,8 @@ class _Shown:
 def run_verify(names: list[str], json_: bool) -> int:
     """`hub replay verify`; exit code 1 if anything differs."""
     with open_hub() as hub:
+        if not hub.followed():
+            hub.catch_up()  # a new home, or a copied log: nobody has made any view yet, so none is missing
         position, found = verify(hub.follow_url, named_views(names))
     equal = {view: all(t.equal for t in tables.values()) for view, tables in found.items()}
     if json_:
