@@ -53,6 +53,10 @@ class Store:
         query = sql.SQL("select business_key from log.event where type not like 'integration.%' order by position")
         return [key for (key,) in self._rows(query)]
 
+    def count(self) -> int:
+        """How many facts there are."""
+        return int(self._rows(sql.SQL("select count(*) from log.event"))[0][0])
+
     def bodies(self) -> list[bytes]:
         """The bytes that were kept, in no order."""
         return [bytes(body) for (body,) in self._rows(sql.SQL("select body from log.delivery"))]
@@ -126,13 +130,18 @@ def running(adapter: Adapter, store: Store) -> Iterator[Running]:
         loop.end()
 
 
-def drain(source: Source, store: Store, facts_: int, adapter: Adapter | None = None) -> Running:
-    """Run a loop until the log has so many facts and the source has nothing left; the loop, ended."""
-    with running(adapter or source.road.adapter(), store) as loop:
-        assert wait_until(lambda: len(store.keys()) >= facts_, WAIT_S, every=0.05), (len(store.keys()), loop.said[-3:])
-        settle(loop)
-    assert wait_until(lambda: source.held() == 0, WAIT_S, every=0.1), f"the source still holds {source.held()}"
-    return loop
+def drain(source: Source, store: Store, count: int) -> list[Outcome]:
+    """Run a loop until the log has so many facts and the source has nothing left; what became of what came."""
+    outcomes: list[Outcome] = []
+    until = time.monotonic() + WAIT_S
+    while True:
+        with running(source.road.adapter(), store) as loop:
+            assert wait_until(lambda: len(store.keys()) >= count, WAIT_S, every=0.05), (len(store.keys()), loop.said[-3:])
+            settle(loop)
+        outcomes += loop.witness.outcomes
+        if not (held := source.held()):
+            return outcomes
+        assert time.monotonic() < until, f"the source still holds {held}"  # until then a slow one may not have sent all that it had
 
 
 def settle(loop: Running) -> None:

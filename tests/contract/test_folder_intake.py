@@ -47,7 +47,7 @@ def kept(path: Path) -> list[bytes]:
 
 
 def test_a_file_that_came_under_the_same_name_meanwhile_is_taken_too(path: Path, adapter: FolderAdapter) -> None:
-    drop(path, "export.json", b"first")
+    drop(path, "export.json", b"first!")
     (first,) = adapter.receive(10, 0)
     drop(path, "export.json", b"second")  # the source writes the same name again before the first is durable
     first.done(DONE)
