@@ -1,21 +1,24 @@
-"""The hub as the trials run it: intake and followers of the program, each in a process that was forked from one import."""
+"""The hub as the trials run it: the program's own `hub-intake` and `hub-follow`, each in a process that was forked from one import.
+
+What is changed in them: where adapters come from, one view more, and how the process dies.
+"""
 
 import mmap
 import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from events.base import Recorded
 from hub import points
 from hub.app import worker
-from hub.app.wiring import mappings, views
-from hub.intake.door import Intake, Loop
-from hub.log.follow import Cursor, Follower, View
-from hub.log.store import Log
+from hub.app.servers.postgres import Database
+from hub.app.settings import Settings
+from hub.app.wiring import Hub, views
+from hub.log.follow import Cursor, View
 from tests.crash.sources import SourceAdapter
 
 
@@ -72,25 +75,23 @@ class Deaths:
         return points.POINTS[number - 1] if number else None
 
 
-def run_intake(door_url: str, places: Sequence[Path]) -> None:
-    """What `hub-intake` runs: a guarded loop a source, each with a log of its own, until SIGTERM."""
-    stop = _until_sigterm()
-    loops = [Loop(SourceAdapter(place), Intake(Log(door_url), mappings()), worker.report) for place in places]
-    _run([(loop.adapter.name, lambda loop=loop: loop.run(stop)) for loop in loops], stop)  # type: ignore[misc]
+def run_intake(owner_url: str, places: Sequence[Path]) -> None:
+    """`hub-intake` with our sources as its adapters, until SIGTERM."""
+    worker.adapters_of = lambda settings: [SourceAdapter(place) for place in places]
+    worker.run_intake(_hub(owner_url), _until_sigterm())
 
 
-def run_follow(follow_url: str) -> None:
-    """What `hub-follow` runs: a guarded follower a view, until SIGTERM."""
-    stop = _until_sigterm()
-    followers = [Follower(follow_url, view) for view in followed()]
-    _run([(f"view {f.view.name}", lambda f=f: f.run(stop, worker.report)) for f in followers], stop)  # type: ignore[misc]
+def run_follow(owner_url: str) -> None:
+    """`hub-follow` with the tally beside its views, until SIGTERM."""
+    worker.views = followed  # type: ignore[attr-defined]
+    worker.run_follow(_hub(owner_url), _until_sigterm())
+
+
+def _hub(owner_url: str) -> Hub:
+    return Hub(Settings(home=Path("/nonexistent")), Database(owner_url))
 
 
 def _until_sigterm() -> threading.Event:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     return stop
-
-
-def _run(works: Sequence[tuple[str, Callable[[], None]]], stop: threading.Event) -> None:
-    worker._run_all([worker._guarded(name, work, stop) for name, work in works], stop)

@@ -55,9 +55,9 @@ def _start(ground: Ground, access: Access, places: list[Path], slot: str, arm: C
         if arm is not None:
             arm()
         if slot == "intake":
-            run_intake(access.door, places)
+            run_intake(access.owner, places)
         else:
-            run_follow(access.follow)
+            run_follow(access.owner)
 
     return ground.fork(slot, work)
 
@@ -73,7 +73,7 @@ def _kill(ground: Ground, access: Access, places: list[Path], found: Found) -> N
         for n, slot in enumerate(SLOTS):
             live = running[n]
             if live is None:
-                names, nth, after = (points.INTAKE, 3, 0.3) if slot == "intake" else (points.FOLLOW, 10, 0.6)
+                names, nth, after = (points.INTAKE, 3, 0.2) if slot == "intake" else (points.FOLLOW, 10, 0.4)
                 death = Death.plan(rngs[n], names, nth, after)
                 child = _start(ground, access, places, slot, partial(deaths.arm, n, death))
                 running[n] = child, death, now + (death.after if death.point is None else STUCK_S)
