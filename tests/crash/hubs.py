@@ -83,7 +83,7 @@ def run_intake(owner_url: str, places: Sequence[Path]) -> None:
 
 def run_follow(owner_url: str) -> None:
     """`hub-follow` with the tally beside its views, until SIGTERM."""
-    worker.views = followed  # type: ignore[attr-defined]
+    worker.views = followed  # type: ignore[attr-defined, assignment]
     worker.run_follow(_hub(owner_url), _until_sigterm())
 
 
