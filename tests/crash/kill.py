@@ -87,6 +87,8 @@ def _kill(ground: Ground, access: Access, places: list[Path], found: Found) -> N
                     found.wrong["ended by themselves"] = found.wrong.get("ended by themselves", 0) + 1
                 at[where or ("random instant" if death.point is None else "point not reached in time")] += 1
                 found.runs += 1
+                if found.runs % 1000 == 0:
+                    print(f"  {found.runs} of {total}", flush=True)
                 running[n] = None
         time.sleep(0.001)
     for live in running:
