@@ -20,7 +20,7 @@ trials: setup ## kill, cut, shuffle and crash the hub (SMALL=1; ONLY=name,…; W
 	@SMALL="$(SMALL)" ONLY="$(ONLY)" WITHOUT="$(WITHOUT)" SEED="$(SEED)" $(BIN)/python -m tests.crash.trials
 
 lint: setup ## ruff, mypy --strict, import-linter, schema freeze
-	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy
+	$(BIN)/ruff check --no-cache && $(BIN)/ruff format --no-cache --check && $(BIN)/mypy
 	$(BIN)/lint-imports --no-cache && $(BIN)/python -m hub.app.schemas --check
 
 format: setup ## let ruff format and mend what it can

@@ -29,9 +29,8 @@ def current() -> dict[str, str]:
 
 def documents() -> dict[str, str]:
     """Path to text of what describes the hub's interfaces as they are now; these follow the code and are not frozen."""
-    from adapters.kafka import asyncapi_document
-
     from adapters.http_queue import HttpQueue
+    from adapters.kafka import asyncapi_document
     from hub.app.api import make_app
     from hub.app.servers.postgres import Database
     from hub.app.settings import Settings
