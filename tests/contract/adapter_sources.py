@@ -146,7 +146,7 @@ class Mqtt:
         def on_message(client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
             nonlocal last
             if message.topic == self.road.topic and message.payload not in found:
-                found.add(message.payload)
+                found.add(bytes(message.payload))
                 last = time.monotonic()
 
         client = mqtt.Client(CallbackAPIVersion.VERSION2, self.road.client_id, clean_session=False, protocol=mqtt.MQTTv311, manual_ack=True)

@@ -110,8 +110,14 @@ class Running:
         self.witness = Witness(store)
         self.said: list[str] = []
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=Loop(adapter, self.witness, self.said.append).run, args=(self._stop,), daemon=True)
+        self._loop = Loop(adapter, self.witness, self.said.append)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._loop.step(self._stop, 0.05)  # shorter than the hub's wait: most of a test's time would go into ends of loops
+        self._loop.run(self._stop)  # ended already: closes the adapter
 
     def end(self) -> None:
         self._stop.set()

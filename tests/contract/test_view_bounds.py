@@ -119,7 +119,7 @@ def test_the_longest_names_are_found(fresh_database: str) -> None:
         answer = trace(cursor, f"{item}/{lot}", "forward")
         assert answer["complete"], answer["because"]
         root = next(n for n in answer["nodes"] if n["id"] == answer["root"]["id"])
-        assert (root["item"], root["lot"]) == (item, lot)
+        assert (root["item"], root["lot"], root["origin_known"], root["used"]) == (item, lot, True, True)
         assert {place["quantity"] for place in root["now"]} == {"3", "1"}
         assert "B/M" in {n["id"] for n in answer["nodes"]}
         for words in (lot, f"lot:{item}/{lot}", answer["root"]["id"], f"lot:{answer['root']['id']}"):

@@ -60,6 +60,7 @@ ORDER = fact(
 )  # fmt: skip
 NOTICE = fact("asn", "procurement.asn_line_received", asn="N", partner="ACME", line="1", thing=lot("10"))
 SHIP = fact("ship", "logistics.shipment_dispatched", 2, shipment="S", things=[lot("5")], from_location="WH", customer="BOLT")
+SHIP_MORE = fact("more", "logistics.shipment_dispatched", 3, shipment="S", line="2", things=[lot("2", "L2")], from_location="WH")
 PROVE = fact("prove", "logistics.delivery_proved", 4, shipment="S", customer="BOLT", things=[lot("4")])
 PROVE_REST = fact("rest", "logistics.delivery_proved", 6, shipment="S", customer="BOLT", things=[lot("1")])
 USE = fact("use", "production.material_issued", 3, order="W", things=[lot("1")], location="WH")
@@ -78,6 +79,16 @@ CASES = {
     "over tolerance, cause is the later receipt": (
         "receipts",
         [ORDER, received("r1", "6", 1, purchase_order="PO"), received("r2", "6", 2, purchase_order="PO", purchase_order_line="10")],
+        {("over_receipt", "PO/10"): "r2"},
+    ),
+    "over, then more: the cause stays": (
+        "receipts",
+        [ORDER, received("r1", "12", 1, purchase_order="PO"), received("r2", "3", 2, purchase_order="PO")],
+        {("over_receipt", "PO/10"): "r1"},
+    ),
+    "over without what came before it": (
+        "receipts",
+        [ORDER, received("r1", "3", 1, purchase_order="PO"), received("r2", "12", 2, purchase_order="PO")],
         {("over_receipt", "PO/10"): "r2"},
     ),
     "over, then reversed": ("receipts", [ORDER, received("r1", "12", purchase_order="PO"), undo("r1")], {}),
@@ -101,6 +112,16 @@ CASES = {
     "only announced": ("receipts", [NOTICE], {}),
     "delivered short": ("shipments", [SHIP, PROVE], {("delivery_variance", "S/A/L1//EA"): "prove"}),
     "delivered in two": ("shipments", [SHIP, PROVE, PROVE_REST], {}),
+    "one proof opens all lines": (
+        "shipments",
+        [SHIP, SHIP_MORE, PROVE],
+        {("delivery_variance", "S/A/L1//EA"): "prove", ("delivery_variance", "S/A/L2//EA"): "prove"},
+    ),
+    "the proof undone, the next one opens all lines": (
+        "shipments",
+        [SHIP, SHIP_MORE, PROVE, PROVE_REST, undo("prove", 7)],
+        {("delivery_variance", "S/A/L1//EA"): "rest", ("delivery_variance", "S/A/L2//EA"): "rest"},
+    ),
     "delivered and dispatch undone": (
         "shipments",
         [SHIP, PROVE, PROVE_REST, undo("ship")],
@@ -130,6 +151,11 @@ CASES = {
         "stock",
         [USE, received("r1", "1", 1), undo("r1", 5)],
         {("negative_stock", "location/WH|unrestricted|A|L1||EA"): "undo"},
+    ),
+    "reversed twice, the sooner counts": (
+        "stock",
+        [received("r1", "1"), undo("r1", 6, "b"), undo("r1", 2, "a"), received("r2", "1", 7)],
+        {},
     ),
     "reversed twice counts once": ("stock", [received("r1", "1", 1), received("r2", "1", 1), undo("r1", 5), undo("r1", 6, "b"), USE], {}),
 }
