@@ -1,6 +1,6 @@
 # Millwright: `make` prints what there is. Every target sets up .venv first if it is not there.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test trials lint format kafka schemas docs lock
+.PHONY: help setup demo test trials bench lint format kafka schemas docs lock
 BIN := .venv/bin
 PYTHONS ?= python3.13 python3.12 python3.11 python3
 STAMP := .venv/.millwright-$(shell sha256sum requirements.lock pyproject.toml | sha256sum | cut -c1-16)
