@@ -29,6 +29,6 @@ assert found == [True] * 8
 
 @pytest.mark.parametrize("attempt", range(6))
 def test_threads_that_meet_a_type_for_the_first_time_at_once_do_not_crash(attempt: int) -> None:
-    """As the followers of all views do when `hub-follow` starts: it died of SIGSEGV in one of four starts."""
+    """As the followers of all views do when `hub-follow` starts: it died of SIGSEGV in one start of a hundred, here in one of four."""
     done = subprocess.run([sys.executable, "-c", _FRESH], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
