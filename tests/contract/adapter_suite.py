@@ -171,7 +171,7 @@ def receive(adapter: Adapter, count: int, limit: int = 200) -> list[Delivery]:
 # -- children that are killed ---------------------------------------------------------------------------------------------------------
 
 _fork = multiprocessing.get_context("forkserver")  # imports once, and forks from a process without threads
-_fork.set_forkserver_preload(["tests.contract.adapter_suite"])
+_fork.set_forkserver_preload(["tests.contract.adapter_suite", "tests.contract.adapter_mqtt", "tests.contract.adapter_http"])
 
 
 def _live(road: Road, door_url: str) -> None:

@@ -14,8 +14,9 @@ import pytest
 from hub.app.servers.kafka import Kafka
 from hub.app.servers.process import wait_until
 from hub.intake.door import Loop
-from tests.contract import adapter_sources as far
-from tests.contract.adapter_sources import WAIT_S, Source
+from tests.contract.adapter_http import Http
+from tests.contract.adapter_mqtt import mosquitto_source, nats_source
+from tests.contract.adapter_sources import WAIT_S, Folder, KafkaTopic, Source
 from tests.contract.adapter_suite import Store, Witness, child, drain, facts, receive, running, settle
 
 DIALLED = ["mosquitto", "nats", "folder", pytest.param("kafka", marks=pytest.mark.kafka)]
@@ -32,18 +33,18 @@ def store(fresh_database: str) -> Store:
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
     match request.param:
         case "mosquitto":
-            with far.mosquitto_source(request.getfixturevalue("mosquitto"), tmp_path) as broker:
+            with mosquitto_source(request.getfixturevalue("mosquitto"), tmp_path) as broker:
                 yield broker
         case "nats":
-            with far.nats_source(tmp_path) as broker:
+            with nats_source(tmp_path) as broker:
                 yield broker
         case "folder":
-            yield far.Folder(tmp_path / "watched")
+            yield Folder(tmp_path / "watched")
         case "kafka":
             kafka: Kafka = request.getfixturevalue("kafka")
-            yield far.KafkaTopic(kafka)
+            yield KafkaTopic(kafka)
         case "http":
-            clients = far.Http()
+            clients = Http()
             yield clients
             clients.close()
 

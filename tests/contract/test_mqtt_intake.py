@@ -9,7 +9,8 @@ import pytest
 from adapters.mqtt import MqttAdapter
 from events.errors import Unavailable
 from hub.intake.delivery import Outcome
-from tests.contract.adapter_sources import HOST, Mqtt, mosquitto_source
+from tests.contract.adapter_mqtt import Mqtt, mosquitto_source
+from tests.contract.adapter_sources import HOST
 from tests.contract.adapter_suite import facts, receive
 
 DONE = Outcome("", [])
