@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
-from playwright.sync_api import Browser, Dialog, Page
+from playwright.sync_api import Browser, Dialog, Page, expect
 from psycopg import conninfo, sql
 
 from events import Fact
@@ -31,6 +31,8 @@ QUIET = (
     "--no-sandbox", "--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+
+expect.set_options(timeout=20_000)  # milliseconds; a page on a busy machine takes its time, and waiting costs nothing where it is quick
 
 
 @dataclass
