@@ -97,7 +97,7 @@ class Receipts(TableView):
         for table in ("ordered", "announced", "received"):
             mark_undone(cursor, table, window["first"], window["last"])
         window["again"] = [order for (order,) in cursor.execute(_AGAIN, window)]
-        for statement in (_CLEAR, _LINES, _OVER, _UNORDERED, _CLEAR_VARIANCE, _VARIANCE):
+        for statement in (_CLEAR, _LINES, _OVER, _OVER_ANNOUNCED, _UNORDERED, _CLEAR_VARIANCE, _VARIANCE):
             cursor.execute(statement, window)
 
 
@@ -236,6 +236,15 @@ select 'over_receipt', s.subject, case when before then e.source else c.source e
 from cause c cross join lateral (select {_OF_LINE} as subject) s left join exception e on (e.kind, e.subject) = ('over_receipt', s.subject)
 on conflict (kind, subject) do update set source = excluded.source, business_key = excluded.business_key, reason = excluded.reason,
   first_seen = excluded.first_seen, position = excluded.position
+"""  # noqa: S608 - made of the names above
+
+# What is announced of a line that is over already is an input of it too, though no receipt.
+_OVER_ANNOUNCED = f"""
+update exception e set position = o.position
+from (select distinct on (purchase_order, line) * from line
+      where {_IS_OVER} and purchase_order in (select purchase_order from announced where position between %(first)s and %(last)s)
+      order by purchase_order, line, unit collate "C") o
+where (e.kind, e.subject) = ('over_receipt', {_OF_LINE})
 """  # noqa: S608 - made of the names above
 
 _UNORDERED = f"""

@@ -91,6 +91,15 @@ CASES = {
         [ORDER, received("r1", "3", 1, purchase_order="PO"), received("r2", "12", 2, purchase_order="PO")],
         {("over_receipt", "PO/10"): "r2"},
     ),
+    "over, then announced": (
+        "receipts",
+        [
+            ORDER,
+            received("r1", "12", 1, purchase_order="PO"),
+            fact("asn", "procurement.asn_line_received", asn="N", partner="ACME", line="1", thing=lot("12"), purchase_order="PO"),
+        ],
+        {("over_receipt", "PO/10"): "r1"},
+    ),
     "over, then reversed": ("receipts", [ORDER, received("r1", "12", purchase_order="PO"), undo("r1")], {}),
     "over, one of two retracted": (
         "receipts",
@@ -166,6 +175,7 @@ def test_open_exceptions(connection: Connection, name: str) -> None:
     view_name, facts, expected = CASES[name]
     (view,) = named_views([view_name])
     for order in permutations(facts) if len(facts) < 5 else (facts, facts[::-1]):
+        view_suite.check_batch_sizes(connection, view, order)
         with view_suite.folded(connection, view, recorded(order), 2) as cursor:
             cursor.execute("select kind, subject, business_key from exception")
             found = {(kind, subject): key for kind, subject, key in cursor}
