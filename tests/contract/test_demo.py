@@ -43,7 +43,7 @@ class Demo:
     def hub(self, *words: str, code: int = 0) -> str:
         """What a command prints on standard output."""
         done = subprocess.run([*HUB, *words], env=_env(self.home), cwd=ROOT, capture_output=True, text=True, timeout=120)
-        assert done.returncode == code, (words, done.returncode, done.stdout[-500:], done.stderr[-2000:])
+        assert done.returncode == code, f"hub {' '.join(words)}: exit {done.returncode}, {code} expected\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
     def document(self, *words: str, code: int = 0) -> Row:
