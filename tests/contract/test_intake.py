@@ -9,15 +9,15 @@ import psycopg
 import pytest
 
 from events.errors import Refused
-from hub.app.wiring import mappings, views
+from hub.app.wiring import mappings
 from hub.intake.delivery import Delivery
 from hub.intake.door import Intake
 from hub.intake.mapping import Context, Held, Line, Part
 from hub.intake.redrive import redrive_entry
-from hub.log.follow import Follower
 from hub.log.migrate import migrate
 from hub.log.store import Log
 from projections.quarantine import entries
+from tests.contract.replay.replay_suite import follow
 from tests.facts import as_role
 
 AT = datetime(2026, 1, 5, 6, tzinfo=UTC)
@@ -39,14 +39,9 @@ def log(owner_url: str) -> Iterator[Log]:
 @pytest.fixture
 def held(owner_url: str) -> Rows:
     """What the quarantine view lists now."""
-    (view,) = (view for view in views() if view.name == "quarantine")
 
     def listed() -> list[dict[str, Any]]:
-        follower = Follower(as_role(owner_url, "hub_follow"), view)
-        follower.ensure()
-        while follower.step():
-            pass
-        follower.close()
+        follow(owner_url, "quarantine")
         with psycopg.connect(as_role(owner_url, "hub_read")) as connection, connection.cursor() as cursor:
             return entries(cursor)
 

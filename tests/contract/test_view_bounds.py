@@ -13,12 +13,13 @@ from events.base import Envelope, Fact, Recorded, event_types, json_schema, vali
 from hub.app import queries
 from hub.app.answers import trace
 from hub.app.wiring import named_views, views
-from hub.log.follow import Cursor, Follower
+from hub.log.follow import Cursor
 from hub.log.migrate import migrate
 from hub.log.store import Accepted, Log
 from projections.base import TableView
 from tests.conftest import new_database
 from tests.contract import view_suite
+from tests.contract.replay.replay_suite import follow
 from tests.facts import START, as_role, fact, received, thing
 from tests.histories.strategy import recorded
 
@@ -108,12 +109,7 @@ def test_the_longest_names_are_found(fresh_database: str) -> None:
     ]
     with Log(as_role(fresh_database, "hub_door")) as log:
         assert all(isinstance(result, Accepted) for result in log.append(facts))
-    for view in views():
-        follower = Follower(as_role(fresh_database, "hub_follow"), view)
-        follower.ensure()
-        while follower.step():
-            pass
-        follower.close()
+    follow(fresh_database)
     with psycopg.connect(as_role(fresh_database, "hub_read")) as connection, connection.cursor() as cursor:
         assert {(row["item"], row["lot"], row["quantity"]) for row in queries.stock(cursor)} == {(item, lot, "3"), ("B", "M", "1")}
         answer = trace(cursor, f"{item}/{lot}", "forward")

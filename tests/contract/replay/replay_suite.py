@@ -2,7 +2,7 @@
 
 import psycopg
 
-from hub.app.wiring import views
+from hub.app.wiring import named_views, views
 from hub.log.follow import Follower
 from hub.log.store import Log
 from replay.verify import verify
@@ -28,8 +28,9 @@ def fill(log: Log, first: int, count: int) -> None:
         )
 
 
-def follow(owner_url: str) -> None:
-    for view in views():
+def follow(owner_url: str, *names: str) -> None:
+    """Bring views, all for no names, to the head in small steps."""
+    for view in named_views(names):
         follower = Follower(as_role(owner_url, "hub_follow"), view)
         follower.ensure()
         while follower.step(7):

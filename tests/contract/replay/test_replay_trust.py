@@ -4,49 +4,25 @@ import contextlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from events.errors import Corrupt, Refused
 from hub.app import answers
-from hub.app.servers.postgres import Database
-from hub.app.settings import Settings
 from hub.app.wiring import Hub, views
 from hub.log.follow import Follower
 from hub.log.migrate import migrate
-from hub.log.store import Log
 from replay.promote import promote
 from replay.rebuild import rebuild
 from replay.verify import TableDifference, verify
-from tests.contract.replay_suite import differing, fill, follow, one, run
+from tests.contract.replay.replay_suite import differing, fill, one, run
 from tests.facts import as_role
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 (STOCK,) = (view for view in views() if view.name == "stock")
 (REFERENCES,) = (view for view in views() if view.name == "references")
-
-
-@pytest.fixture
-def owner_url(fresh_database: str) -> str:
-    migrate(fresh_database)
-    with Log(as_role(fresh_database, "hub_door")) as log:
-        fill(log, 0, 40)
-    follow(fresh_database)
-    return fresh_database
-
-
-@pytest.fixture
-def url(owner_url: str) -> str:
-    return as_role(owner_url, "hub_follow")
-
-
-@pytest.fixture
-def hub(owner_url: str, tmp_path: Path) -> Iterator[Hub]:
-    found = Hub(Settings(home=tmp_path), Database(owner_url))
-    yield found
-    found.log.close()
 
 
 def stock(url: str) -> dict[str, TableDifference]:

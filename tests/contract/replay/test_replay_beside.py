@@ -3,9 +3,8 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -14,42 +13,18 @@ from events.base import Recorded
 from events.errors import Unavailable
 from hub import limits
 from hub.app import answers
-from hub.app.servers.postgres import Database
-from hub.app.settings import Settings
 from hub.app.wiring import Hub, views
 from hub.log.follow import Cursor, Follower
-from hub.log.migrate import migrate
 from hub.log.store import Accepted, Log
 from replay.promote import promote
 from replay.rebuild import Progress, rebuild
 from replay.shadow import alone
 from replay.verify import verify
-from tests.contract.replay_suite import differing, fill, follow, one, run
+from tests.contract.replay.replay_suite import differing, fill, one, run
 from tests.facts import as_role, received
 
 (STOCK,) = (view for view in views() if view.name == "stock")
 (REFERENCES,) = (view for view in views() if view.name == "references")
-
-
-@pytest.fixture
-def owner_url(fresh_database: str) -> str:
-    migrate(fresh_database)
-    with Log(as_role(fresh_database, "hub_door")) as log:
-        fill(log, 0, 40)
-    follow(fresh_database)
-    return fresh_database
-
-
-@pytest.fixture
-def url(owner_url: str) -> str:
-    return as_role(owner_url, "hub_follow")
-
-
-@pytest.fixture
-def hub(owner_url: str, tmp_path: Path) -> Iterator[Hub]:
-    found = Hub(Settings(home=tmp_path), Database(owner_url))
-    yield found
-    found.log.close()
 
 
 def in_threads(*works: Callable[[], object]) -> list[threading.Thread]:

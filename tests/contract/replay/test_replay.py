@@ -13,22 +13,8 @@ from hub.log.store import Log
 from replay.promote import promote
 from replay.rebuild import Progress, rebuild
 from replay.verify import verify
-from tests.contract.replay_suite import differing, fill, follow
+from tests.contract.replay.replay_suite import differing, fill, follow
 from tests.facts import as_role
-
-
-@pytest.fixture
-def owner_url(fresh_database: str) -> str:
-    migrate(fresh_database)
-    with Log(as_role(fresh_database, "hub_door")) as log:
-        fill(log, 0, 40)
-    follow(fresh_database)
-    return fresh_database
-
-
-@pytest.fixture
-def url(owner_url: str) -> str:
-    return as_role(owner_url, "hub_follow")
 
 
 def test_rebuilt_is_live(url: str) -> None:
