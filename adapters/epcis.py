@@ -52,10 +52,9 @@ class Epcis:
         try:
             event = epcis_event.check(raw, document.ignored)
             key = event.id or epcis_hash.event_id(raw.value, raw.names, document.ignored)
-            made, at, details = _Maker(event, key, partner).event(), event.time, event.rest
+            made, at = _Maker(event, key, partner).event(), event.time
             if event.error is not None:
-                corrective, details = list(event.error.corrective), details | {"declared_wrong": made.data()}
-                made = FactRetracted.of({"original": key, "reason": event.error.reason, "corrective": corrective})
+                made = FactRetracted.of({"original": key, "reason": event.error.reason, "corrective": list(event.error.corrective)})
                 key, at = f"{key}#error:{canonical.time_text(event.error.time)}", event.error.time
             envelope = Envelope(
                 source=source, key=key, occurred_at=at, effective_at=at, mapping=self.name, raw=context.raw, details=event.rest
