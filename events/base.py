@@ -205,12 +205,17 @@ class Fact:
         head = f"{self.event.type}\x00{e.source}\x00{e.key}\x00"
         if self.event.keyed_only:
             return hashlib.sha256(head.encode()).digest()
-        head += f"{(e.occurred_at - _EPOCH) // _US} {(e.effective_at - _EPOCH) // _US}\x00"
+        head += f"{microseconds(e.occurred_at)} {microseconds(e.effective_at)}\x00"
         details = canonical.dumps(e.details) if e.details else b""
         return hashlib.sha256(head.encode() + (self.event.json() if data is None else data) + details).digest()
 
 
 _EPOCH, _US = datetime(2000, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+
+
+def microseconds(time: datetime) -> int:
+    """Microseconds since the year 2000 began in UTC, as PostgreSQL counts them."""
+    return (time - _EPOCH) // _US
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,11 @@ import hashlib
 import struct
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
 from events import canonical
-from events.base import Envelope, Event, Fact, Recorded, decoded
+from events.base import Envelope, Event, Fact, Recorded, decoded, microseconds
 from events.vocabulary import bounded
 
 _META = ("time_quality", "correlation", "causation", "actor", "mapping", "raw")
@@ -56,7 +55,7 @@ class Row:
     digest: bytes
     source: str
     business_key: str
-    occurred: int  # times as `pg_time` has them
+    occurred: int  # times in PostgreSQL's binary format
     effective: int
     meta: bytes
     data: bytes
@@ -70,15 +69,6 @@ def receipt_bytes(source: str, business_key: str) -> bytes:
 def receipt_key(source: str, business_key: str) -> uuid.UUID:
     """The same as the uuid that PostgreSQL keeps."""
     return uuid.UUID(bytes=receipt_bytes(source, business_key))
-
-
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's; its timestamps are microseconds from here
-_US = timedelta(microseconds=1)
-
-
-def pg_time(time: datetime) -> int:
-    """A time as PostgreSQL's binary format has it."""
-    return (time - _EPOCH) // _US
 
 
 @dataclass(slots=True)
@@ -99,8 +89,8 @@ def unencoded(fact: Fact) -> Unencoded:
 def encode(fact: Fact, key: bytes = b"", stream: str = "") -> Row:
     """The row of a fact, all but position and version; `key` and `stream` where they are known already."""
     e, event = fact.envelope, fact.event
-    occurred = pg_time(e.occurred_at)
-    effective = occurred if e.effective_at is e.occurred_at else pg_time(e.effective_at)
+    occurred = microseconds(e.occurred_at)
+    effective = occurred if e.effective_at is e.occurred_at else microseconds(e.effective_at)
     data = event.json()
     return Row(
         stream or bounded(event.stream()), None, event.type, event.version, key or receipt_bytes(e.source, e.key), fact.digest(data), e.source, e.key, occurred,

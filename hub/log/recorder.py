@@ -24,9 +24,10 @@ from eventsourcing.persistence import (
     Subscription,
 )
 
+from events.base import microseconds
 from events.errors import Refused, Unavailable
 from hub import limits
-from hub.log.codec import AGGREGATE, Row, pg_time
+from hub.log.codec import AGGREGATE, Row
 from hub.log.store import CHANNEL, Log
 
 _SOURCE = "eventsourcing"
@@ -148,8 +149,8 @@ def _row(event: StoredEvent, at: datetime) -> Row:
         digest=digest,
         source=_SOURCE,
         business_key=key,
-        occurred=pg_time(at),
-        effective=pg_time(at),
+        occurred=microseconds(at),
+        effective=microseconds(at),
         meta=b"{}",
         data=event.state,
     )

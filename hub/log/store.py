@@ -12,10 +12,10 @@ from typing import Any, LiteralString, Self, TypeVar
 
 import psycopg
 
-from events.base import Fact, Recorded
+from events.base import Fact, Recorded, microseconds
 from events.errors import Refused, Unavailable
 from hub import limits
-from hub.log.codec import COLUMNS, COPY, COPY_BEGIN, COPY_END, Row, Unencoded, decode, encode, packed, pg_time, receipt_key, unencoded
+from hub.log.codec import COLUMNS, COPY, COPY_BEGIN, COPY_END, Row, Unencoded, decode, encode, packed, receipt_key, unencoded
 from hub.points import reach
 
 R = TypeVar("R")
@@ -187,7 +187,7 @@ class Log:
 
     def _copy(self, cursor: psycopg.Cursor[tuple[Any, ...]], new: Sequence[tuple[Pending, int, int]]) -> None:
         """Write new rows. They are encoded on the way, so that the server works on one part while the next is made."""
-        recorded = pg_time(self._now())
+        recorded = microseconds(self._now())
         with cursor.copy(COPY) as copy:
             copy.write(COPY_BEGIN)
             for start in range(0, len(new), COPY_ROWS):

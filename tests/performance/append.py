@@ -24,7 +24,8 @@ from typing import Any
 import psycopg
 
 from events import Fact
-from hub.log.codec import COPY, COPY_BEGIN, COPY_END, encode, packed, pg_time
+from events.base import microseconds
+from hub.log.codec import COPY, COPY_BEGIN, COPY_END, encode, packed
 from hub.log.group import GroupLog
 from hub.log.migrate import migrate
 from hub.log.store import Accepted, Duplicate, Log
@@ -287,7 +288,7 @@ def _duplicates(b: Bench) -> Row:
 def _packed(mine: Sequence[Fact], size: int, before: int, mark: str, plain: bool) -> list[bytes]:
     import struct
 
-    recorded, versions = pg_time(START + timedelta(days=1)), dict[str, int]()
+    recorded, versions = microseconds(START + timedelta(days=1)), dict[str, int]()
     found, at = [], before
     for part in batches(mine, size):
         body = [COPY_BEGIN]
