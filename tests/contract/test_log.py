@@ -204,12 +204,7 @@ def test_any_sequence_of_appends_gives_what_a_dict_would(shared_log: Log, batche
 
 @pytest.fixture(scope="module")
 def shared_log(pg_owner_url: str) -> Iterator[Log]:
-    with psycopg.connect(pg_owner_url, autocommit=True) as connection:
-        connection.execute("drop database if exists test_log_model with (force)")
-        connection.execute("create database test_log_model template template0")
-    from psycopg import conninfo
-
-    owner = conninfo.make_conninfo(pg_owner_url, dbname="test_log_model")
-    migrate(owner)
-    with Log(as_role(owner, "hub_door")) as opened:
-        yield opened
+    with new_database(pg_owner_url) as owner:
+        migrate(owner)
+        with Log(as_role(owner, "hub_door")) as opened:
+            yield opened

@@ -1,6 +1,5 @@
 """What opens and what closes each exception, and what the views answer, fact by fact; whatever comes first, the end is the same."""
 
-import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import permutations
@@ -12,6 +11,7 @@ import pytest
 from events.base import Envelope, Fact, event_class
 from hub.app.wiring import named_views
 from hub.log.codec import receipt_key
+from tests.conftest import new_database
 from tests.contract import view_suite
 from tests.histories.strategy import START, recorded
 
@@ -21,15 +21,8 @@ EACH = {"unit": "EA"}
 
 @pytest.fixture(scope="module")
 def connection(pg_owner_url: str) -> Iterator[Connection]:
-    from tests.conftest import database_url
-
-    name = f"rules_{uuid.uuid4().hex[:8]}"
-    with psycopg.connect(pg_owner_url, autocommit=True) as owner:
-        owner.execute(f"create database {name} encoding 'UTF8' locale 'C' template template0".encode())
-    with view_suite.prepared(database_url(pg_owner_url, name)) as connection:
+    with new_database(pg_owner_url) as url, view_suite.prepared(url) as connection:
         yield connection
-    with psycopg.connect(pg_owner_url, autocommit=True) as owner:
-        owner.execute(f"drop database {name} with (force)".encode())
 
 
 def fact(key: str, type_: str, hour: int = 0, source: str = "erp", **data: Any) -> Fact:

@@ -1,6 +1,5 @@
 """Every view in projections/ obeys the laws: any batch size, any order of arrival, any repetition, rebuilt or live, the same rows."""
 
-import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -21,6 +20,7 @@ from projections.base import TableView
 from projections.digest import view_digest
 from projections.movements import OWN, movements
 from projections.stock import Stock
+from tests.conftest import new_database
 from tests.contract import view_suite
 from tests.histories.strategy import FIELDS, histories, recorded
 
@@ -46,15 +46,8 @@ MOVING = [name for name in FIELDS if not name.startswith(("masterdata.", "integr
 @pytest.fixture(scope="module")
 def connection(pg_owner_url: str) -> Iterator[Connection]:
     """A database with the schemas of all views, shared by the laws: they roll everything back."""
-    from tests.conftest import database_url
-
-    name = f"view_laws_{uuid.uuid4().hex[:8]}"
-    with psycopg.connect(pg_owner_url, autocommit=True) as owner:
-        owner.execute(f"create database {name} encoding 'UTF8' locale 'C' template template0".encode())
-    with view_suite.prepared(database_url(pg_owner_url, name)) as connection:
+    with new_database(pg_owner_url) as url, view_suite.prepared(url) as connection:
         yield connection
-    with psycopg.connect(pg_owner_url, autocommit=True) as owner:
-        owner.execute(f"drop database {name} with (force)".encode())
 
 
 def _about(view: TableView) -> st.SearchStrategy[list[Fact]]:

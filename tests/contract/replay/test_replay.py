@@ -13,6 +13,7 @@ from hub.log.store import Log
 from replay.promote import promote
 from replay.rebuild import Progress, rebuild
 from replay.verify import verify
+from tests.conftest import new_database
 from tests.contract.replay.replay_suite import differing, fill, follow
 from tests.facts import as_role
 
@@ -123,23 +124,17 @@ def test_rebuild_verify_promote_beside_live_traffic(owner_url: str, url: str) ->
 
 def test_the_log_alone_rebuilds_to_the_same_digests_elsewhere(owner_url: str, url: str, pg_owner_url: str) -> None:
     _, here = rebuild(url, views())
-    name = "test_replay_elsewhere"
-    with psycopg.connect(pg_owner_url, autocommit=True) as connection:
-        connection.execute(f"drop database if exists {name} with (force)".encode())
-        connection.execute(f"create database {name} template template0".encode())
-    from psycopg import conninfo
-
-    other = conninfo.make_conninfo(pg_owner_url, dbname=name)
-    migrate(other)
-    with (
-        psycopg.connect(owner_url) as source,
-        psycopg.connect(other) as target,
-        source.cursor().copy("copy log.event to stdout (format binary)") as out,
-        target.cursor().copy("copy log.event from stdin (format binary)") as into,
-    ):
-        for chunk in out:
-            into.write(chunk)
-    _, there = rebuild(as_role(other, "hub_follow"), views())
+    with new_database(pg_owner_url) as other:
+        migrate(other)
+        with (
+            psycopg.connect(owner_url) as source,
+            psycopg.connect(other) as target,
+            source.cursor().copy("copy log.event to stdout (format binary)") as out,
+            target.cursor().copy("copy log.event from stdin (format binary)") as into,
+        ):
+            for chunk in out:
+                into.write(chunk)
+        _, there = rebuild(as_role(other, "hub_follow"), views())
     assert {n: r.digest for n, r in there.items()} == {n: r.digest for n, r in here.items()}
 
 
