@@ -139,22 +139,23 @@ def running(adapter: Adapter, store: Store) -> Iterator[Running]:
 def drain(source: Source, store: Store, count: int) -> list[Outcome]:
     """Run a loop until the log has so many facts and the source has nothing left; what became of what came."""
     outcomes: list[Outcome] = []
-    until = time.monotonic() + WAIT_S
+    until, moment = time.monotonic() + WAIT_S, 0.2
     while True:
         with running(source.road.adapter(), store) as loop:
             assert wait_until(lambda: len(store.keys()) >= count, WAIT_S, every=0.05), (len(store.keys()), loop.said[-3:])
-            settle(loop)
+            settle(loop, moment)
         outcomes += loop.witness.outcomes
         if not (held := source.held()):
             return outcomes
         assert time.monotonic() < until, f"the source still holds {held}"  # until then a slow one may not have sent all that it had
+        moment *= 2  # nor have let us into its group
 
 
-def settle(loop: Running) -> None:
-    """Until nothing comes any more: no batch for a moment."""
+def settle(loop: Running, moment: float = 0.2) -> None:
+    """Until nothing comes any more: no batch for a moment, in seconds."""
     seen = -1
     while seen != (seen := len(loop.witness.batches)):
-        time.sleep(0.2)
+        time.sleep(moment)
 
 
 def receive(adapter: Adapter, count: int, limit: int = 200) -> list[Delivery]:
