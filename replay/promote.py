@@ -2,27 +2,25 @@
 
 from collections.abc import Sequence
 
-from psycopg import sql
-
 from events.errors import Refused
 from hub import limits
-from hub.log.follow import live_schema, shadow_schema, step
-from hub.log.store import Log
+from hub.log.follow import live_schema, step
 from projections.base import TableView
-from replay.shadow import Connection, Shadow, alone
+from replay.shadow import Shadow
+from replay.tables import Ground, Session, ground_of
 
 
-def promote(url: str, views: Sequence[TableView]) -> tuple[int, list[str]]:
+def promote(place: str | Ground, views: Sequence[TableView]) -> tuple[int, list[str]]:
     """Make the shadows of views the live ones; the position they are at and their names.
 
     Raises `Refused` where a shadow is not whole, `Unavailable` where somebody holds the tables; then nothing was swapped.
     """
-    with Log(url) as log:
-        head = log.head()
-    with alone(url, views) as connection:
+    ground = ground_of(place)
+    head = ground.head()
+    with ground.alone(views) as session:
         for view in views:
-            _catch_up(Shadow(connection, view), view.name, head)
-        return _swap(connection, sorted(views, key=lambda view: view.name)), [view.name for view in views]
+            _catch_up(Shadow(session, view), view.name, head)
+        return _swap(session, sorted(views, key=lambda view: view.name)), [view.name for view in views]
 
 
 def _catch_up(shadow: Shadow, name: str, head: int) -> None:
@@ -36,19 +34,14 @@ def _catch_up(shadow: Shadow, name: str, head: int) -> None:
         shadow.seal()
 
 
-def _swap(connection: Connection, views: Sequence[TableView]) -> int:
+def _swap(session: Session, views: Sequence[TableView]) -> int:
     # Readers and followers take the positions first, in this order: nobody who reads several views waits for us while we wait for them.
-    with connection.transaction(), connection.cursor() as cursor:
+    with session.transaction() as tables:
         for view in views:
-            (found,) = cursor.execute("select to_regclass(%s)", [f"{live_schema(view.name)}.position"]).fetchone() or (None,)
-            if found is not None:
-                cursor.execute(sql.SQL("lock table {} in access exclusive mode").format(sql.Identifier(live_schema(view.name), "position")))
-        (head,) = cursor.execute("select coalesce(max(position), 0) from log.event").fetchone() or (0,)
+            tables.hold(live_schema(view.name))
+        head = tables.head()
         for view in views:
-            live, shadow = live_schema(view.name), shadow_schema(view.name)
-            while step(cursor, view, shadow, limits.FOLLOW_BATCH_MAX, head):
+            while step(tables, view, Shadow(session, view).schema, limits.FOLLOW_BATCH_MAX, head):
                 pass
-            cursor.execute(sql.SQL("drop schema if exists {} cascade").format(sql.Identifier(live)))
-            cursor.execute(sql.SQL("alter schema {} rename to {}").format(sql.Identifier(shadow), sql.Identifier(live)))
-            cursor.execute(sql.SQL("comment on schema {} is null").format(sql.Identifier(live)))
-        return int(head)
+            tables.swap(view.name)
+        return head

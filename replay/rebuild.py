@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hub import limits
-from hub.log.store import Log
 from projections.base import TableView
-from replay.shadow import Shadow, alone
+from replay.shadow import Shadow
+from replay.tables import Ground, ground_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Rebuilt:
 
 
 def rebuild(
-    url: str,
+    place: str | Ground,
     views: Sequence[TableView],
     progress: Callable[[Progress], None] = lambda p: None,
     *,
@@ -47,16 +47,16 @@ def rebuild(
 
     A shadow whose rebuild was interrupted is gone on with (`restart`: not); one that is whole or of other code is thrown away first.
     """
-    with Log(url) as log:
-        target = log.head()
-    return target, {view.name: _rebuild_one(url, view, target, progress, batch, restart) for view in views}
+    ground = ground_of(place)
+    target = ground.head()
+    return target, {view.name: _rebuild_one(ground, view, target, progress, batch, restart) for view in views}
 
 
-def _rebuild_one(url: str, view: TableView, target: int, progress: Callable[[Progress], None], batch: int, restart: bool) -> Rebuilt:
+def _rebuild_one(ground: Ground, view: TableView, target: int, progress: Callable[[Progress], None], batch: int, restart: bool) -> Rebuilt:
     started = time.monotonic()
     events = 0
-    with alone(url, [view]) as connection:
-        shadow = Shadow(connection, view)
+    with ground.alone([view]) as session:
+        shadow = Shadow(session, view)
         if restart or not shadow.begun:
             shadow.restart()
         while folded := shadow.step(batch, target):

@@ -15,7 +15,7 @@ from hub.app import queries
 from hub.app.home import Home
 from hub.app.supervisor import read_processes
 from hub.app.wiring import Hub, named_views, views
-from hub.log.follow import Cursor, enter, live_schema, position
+from hub.log.follow import Cursor, Tables, enter, live_schema, position
 from projections import trace as traces
 
 _catching_up = threading.Lock()
@@ -41,7 +41,7 @@ def _are_at(cursor: Cursor, views: Sequence[str], head: int) -> bool:
     the shadow: behind the head, or nothing yet.
     """
     try:
-        return all(position(cursor, live_schema(view)) >= head for view in views)
+        return all(position(Tables(cursor), live_schema(view)) >= head for view in views)
     except (Corrupt, psycopg.errors.UndefinedTable):
         return False  # what is wrong with the view itself, catching up tells
 

@@ -15,7 +15,7 @@ from events.vocabulary import Thing, bounded
 from hub import limits
 from hub.app.wiring import views
 from hub.log.codec import COLUMNS, decode, receipt_key
-from hub.log.follow import Cursor, enter, live_schema
+from hub.log.follow import Cursor, Tables, enter, live_schema
 from hub.log.follow import position as sound_position
 from hub.log.store import Log, read
 from projections.base import EXCEPTION_TABLE
@@ -186,7 +186,7 @@ def position_trouble(cursor: Cursor, positions: dict[str, int]) -> dict[str, str
     found = {}
     for view in positions:
         try:
-            sound_position(cursor, live_schema(view))
+            sound_position(Tables(cursor), live_schema(view))
         except Corrupt as error:
             found[view] = str(error)
     return found

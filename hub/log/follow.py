@@ -17,7 +17,7 @@ from psycopg import sql
 from events.base import Recorded
 from events.errors import Corrupt, Unavailable
 from hub import limits
-from hub.log.store import CHANNEL, read
+from hub.log.store import CHANNEL, head, read
 from hub.points import reach
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
@@ -48,8 +48,49 @@ def shadow_schema(view: str) -> str:
     return f"shadow_{view}"
 
 
+class Tables:
+    """All that the loop asks of a database: the tables of views and the log beside them, in one transaction. Another store has others."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        self.cursor = cursor
+
+    def ensure(self, view: View, schema: str) -> None:
+        """See `ensure`."""
+        ensure(self.cursor, view, schema)
+
+    def lock(self, schema: str) -> None:
+        """Work in the tables of a schema until the transaction ends, as the only one."""
+        self.cursor.execute("set local synchronous_commit = off")  # row and position are lost or kept together, and the log is the truth
+        enter(self.cursor, schema)
+        self.cursor.execute("select from position for update")
+
+    def positions(self, schema: str) -> list[tuple[int, bool]]:
+        """Every position that the view has, which should be one, and whether the log holds the fact that it names."""
+        query = "select position, fact is not distinct from (select key from log.event e where e.position = p.position) from {} p"
+        return self.cursor.execute(sql.SQL(query).format(sql.Identifier(schema, "position"))).fetchall()
+
+    def head(self) -> int:
+        """The last position of the log."""
+        return head(self.cursor)
+
+    def read(self, after: int, limit: int) -> list[Recorded]:
+        """At most `limit` facts after a position, in order."""
+        return read(self.cursor, after, limit)
+
+    def fold(self, view: View, facts: Sequence[Recorded]) -> None:
+        """Write what the facts change, in the tables that are locked."""
+        view.fold(self.cursor, facts)
+
+    def move(self, last: int, to: int) -> bool:
+        """Let the position of what is locked be that of another fact, if it still is `last`."""
+        query = "update position p set position = e.position, fact = e.key from log.event e where e.position = %s and p.position = %s"
+        return self.cursor.execute(query, [to, last]).rowcount == 1
+
+
 class Follower:
     """Keeps one view up to the log in one schema. `step()` makes it drivable by tests and by replay; `run()` is the loop of the program."""
+
+    _tables: type[Tables] = Tables
 
     def __init__(self, url: str, view: View, schema: str | None = None) -> None:
         self.view = view
@@ -66,18 +107,18 @@ class Follower:
 
     def ensure(self) -> None:
         """Make the schema and its tables where they are missing or were made by another version of the view (then from position 0)."""
-        self._run(lambda cursor: ensure(cursor, self.view, self.schema))
+        self._run(lambda cursor: self._tables(cursor).ensure(self.view, self.schema))
 
     def step(self, limit: int = limits.FOLLOW_BATCH_MAX, upto: int | None = None) -> int:
         """Fold at most `limit` facts (up to a position) in one transaction; how many there were. Raises `Unavailable`, `Corrupt`."""
-        folded = int(self._run(lambda cursor: step(cursor, self.view, self.schema, limit, upto)))
+        folded = int(self._run(lambda cursor: step(self._tables(cursor), self.view, self.schema, limit, upto)))
         if folded:
             reach("view committed")
         return folded
 
     def position(self) -> int:
         """The last position folded in."""
-        return int(self._run(lambda cursor: position(cursor, self.schema)))
+        return int(self._run(lambda cursor: position(self._tables(cursor), self.schema)))
 
     def run(self, stop: threading.Event, report: Callable[[str], None]) -> None:
         """Follow until `stop` is set; reconnects for ever with back-off, visibly. Ends by an error only where the view cannot go on."""
@@ -182,15 +223,14 @@ def enter(cursor: Cursor, schema: str) -> None:
     cursor.execute("select set_config('search_path', %s, true), set_config('timezone', 'UTC', true)", [f'"{schema}"'])
 
 
-def position(cursor: Cursor, schema: str) -> int:
+def position(tables: Tables, schema: str) -> int:
     """The position of the view in a schema. Raises `Corrupt` where there is not one, or where the log does not hold the fact it names."""
-    query = sql.SQL("select position, fact is not distinct from (select key from log.event e where e.position = p.position) from {} p")
-    rows = cursor.execute(query.format(sql.Identifier(schema, "position"))).fetchall()
+    rows = tables.positions(schema)
     if len(rows) != 1:
         raise Corrupt(f"the view in schema {schema} has {f'{len(rows)} positions' if rows else 'lost its position'}: {_remedy(schema)}")
     ((at, known),) = rows
     if not known:
-        (head,) = cursor.execute("select coalesce(max(position), 0) from log.event").fetchone() or (0,)
+        head = tables.head()
         wrong = f"the log ends at {head}" if at > head else "the log has another fact there than the one that was folded"
         raise Corrupt(
             f"the view in schema {schema} is at position {at}, but {wrong}: the log was restored from an older backup, or the position "
@@ -199,16 +239,14 @@ def position(cursor: Cursor, schema: str) -> int:
     return int(at)
 
 
-def step(cursor: Cursor, view: View, schema: str, limit: int, upto: int | None = None) -> int:
+def step(tables: Tables, view: View, schema: str, limit: int, upto: int | None = None) -> int:
     """One batch, inside the caller's transaction: facts after the position are folded and the position moves; how many there were.
 
     Raises `Corrupt` where view and log contradict each other, and says what to rebuild.
     """
-    cursor.execute("set local synchronous_commit = off")  # row and position are lost or kept together, and the log is the truth
-    enter(cursor, schema)
-    cursor.execute("select from position for update")
-    last = position(cursor, schema)
-    facts = read(cursor, last, limit)
+    tables.lock(schema)
+    last = position(tables, schema)
+    facts = tables.read(last, limit)
     if upto is not None:
         facts = [fact for fact in facts if fact.position <= upto]
     if not facts:
@@ -216,17 +254,13 @@ def step(cursor: Cursor, view: View, schema: str, limit: int, upto: int | None =
     if facts[0].position != last + 1 or facts[-1].position != last + len(facts):
         raise Corrupt(f"the log has a hole after position {last}: stop, and compare it with a backup (hub doctor)")
     try:
-        view.fold(cursor, facts)
+        tables.fold(view, facts)
     except psycopg.IntegrityError as error:
         raise Corrupt(
             f"facts {last + 1} to {facts[-1].position} do not fit what the view in schema {schema} holds: {error}; {_remedy(schema)}"
         ) from error
     reach("view written")
-    cursor.execute(
-        "update position p set position = e.position, fact = e.key from log.event e where e.position = %s and p.position = %s",
-        [facts[-1].position, last],
-    )
-    if cursor.rowcount != 1:
+    if not tables.move(last, facts[-1].position):
         raise Corrupt(f"the view in schema {schema} was moved from position {last} by somebody else while it was locked")
     reach("position moved")
     return len(facts)

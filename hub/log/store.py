@@ -5,7 +5,7 @@ that has seen position n has seen everything below n that will ever exist.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, LiteralString, Self, TypeVar
@@ -124,16 +124,12 @@ class Log:
 
     def head(self) -> int:
         """The last position; 0 for an empty log."""
-        row = self._run(lambda c: c.execute("select coalesce(max(position), 0) from log.event").fetchone())
-        return int(row[0]) if row else 0
+        return self._run(head)
 
     def read(self, after: int, limit: int, *, stream: str | None = None, type_: str | None = None) -> list[Recorded]:
         """At most `limit` facts after a position, in order."""
 
-        def work(cursor: psycopg.Cursor[tuple[Any, ...]]) -> list[Recorded]:
-            return read(cursor, after, limit, stream=stream, type_=type_)
-
-        return self._run(work)
+        return self._run(lambda cursor: read(cursor, after, limit, stream=stream, type_=type_))
 
     def find(self, source: str, key: str) -> Recorded | None:
         """The fact that has a business key."""
@@ -180,7 +176,6 @@ class Log:
                 results[n] = Accepted(position)
         if new:
             self._copy(cursor, new)
-            cursor.execute(f"notify {CHANNEL}")
         self._unsure = heads, position
         reach("before commit")
         return [result or _repeated(rows[n], rows[first[rows[n].key]], results[first[rows[n].key]]) for n, result in enumerate(results)]
@@ -188,12 +183,18 @@ class Log:
     def _copy(self, cursor: psycopg.Cursor[tuple[Any, ...]], new: Sequence[tuple[Pending, int, int]]) -> None:
         """Write new rows. They are encoded on the way, so that the server works on one part while the next is made."""
         recorded = microseconds(self._now())
+        parts = (new[start : start + COPY_ROWS] for start in range(0, len(new), COPY_ROWS))
+        blocks = (b"".join([packed(_encoded(row), position, version, recorded) for row, position, version in part]) for part in parts)
+        self._write(cursor, blocks)
+
+    def _write(self, cursor: psycopg.Cursor[tuple[Any, ...]], blocks: Iterable[bytes]) -> None:
+        """Add rows in the binary COPY format to `log.event`, and wake whoever follows."""
         with cursor.copy(COPY) as copy:
             copy.write(COPY_BEGIN)
-            for start in range(0, len(new), COPY_ROWS):
-                part = new[start : start + COPY_ROWS]
-                copy.write(b"".join([packed(_encoded(row), position, version, recorded) for row, position, version in part]))
+            for block in blocks:
+                copy.write(block)
             copy.write(COPY_END)
+        cursor.execute(f"notify {CHANNEL}")
 
     def _locked(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Pending]) -> tuple[int, dict[bytes, tuple[int, bytes]]]:
         """Take the append lock; the last position and what of the rows' keys is known. One trip to the server."""
@@ -212,23 +213,28 @@ class Log:
         heads = self._heads if position == self._at and len(self._heads) < limits.STREAM_HEADS_MAX else {}
         self._heads, self._at = {}, -1  # until the transaction has committed nothing is sure
         if missing := list({row.stream for row in rows} - heads.keys()):
-            cursor.execute(
-                """select s, e.version from unnest(%s::text[]) s cross join lateral
-                   (select version from log.event where stream = s order by version desc limit 1) e""",
-                [missing],
-            )
             heads.update(dict.fromkeys(missing, 0))
-            heads.update(cursor.fetchall())
+            heads.update(self._versions(cursor, missing))
         return heads
+
+    def _versions(self, cursor: psycopg.Cursor[tuple[Any, ...]], streams: list[str]) -> Iterable[tuple[str, int]]:
+        """The last version of each stream that has one."""
+        query = """select s, e.version from unnest(%s::text[]) s cross join lateral
+                   (select version from log.event where stream = s order by version desc limit 1) e"""
+        return cursor.execute(query, [streams]).fetchall()
 
     def _again(self, cursor: psycopg.Cursor[tuple[Any, ...]], row: Row, position: int, digest: bytes) -> Result:
         """A key that is known: the same content or another. A fact stored in an older version is compared as what it means today."""
         if digest == row.digest:
             return Duplicate(position)
-        stored = read(cursor, position - 1, 1)
-        if stored and stored[0].position == position:
-            digest = stored[0].fact.digest()
+        stored = self._stored(cursor, position)
+        if stored is not None:
+            digest = stored.fact.digest()
         return Duplicate(position) if digest == row.digest else Conflict(position, digest, row.digest)
+
+    def _stored(self, cursor: psycopg.Cursor[tuple[Any, ...]], position: int) -> Recorded | None:
+        found = read(cursor, position - 1, 1)
+        return found[0] if found and found[0].position == position else None
 
     # -- the connection ---------------------------------------------------------------------------------------------------------------
 
@@ -243,8 +249,7 @@ class Log:
         with self._mutex:
             try:
                 if self._connection is None or self._connection.closed:
-                    self._connection = psycopg.connect(self.url, application_name="hub log", autocommit=True)
-                    self._connection.execute(f"set lock_timeout = '{limits.LOCK_TIMEOUT_S}s'")
+                    self._connection = self._connect()
                     self._heads, self._at = {}, -1
                 with self._connection.transaction(), self._connection.cursor() as cursor:
                     return work(cursor)
@@ -256,6 +261,11 @@ class Log:
                 if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | psycopg.errors.IdleInTransactionSessionTimeout):
                     raise Unavailable(f"the log cannot be reached: {error}") from error
                 raise
+
+    def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        connection = psycopg.connect(self.url, application_name="hub log", autocommit=True)
+        connection.execute(f"set lock_timeout = '{limits.LOCK_TIMEOUT_S}s'")
+        return connection
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -272,6 +282,12 @@ def _repeated(row: Pending, first: Pending, result: Result | None) -> Result:
     position = result.position if result is not None else 0
     said, known = _encoded(row).digest, _encoded(first).digest
     return Duplicate(position) if said == known else Conflict(position, known, said)
+
+
+def head(cursor: psycopg.Cursor[tuple[Any, ...]]) -> int:
+    """The last position, in the caller's transaction."""
+    (last,) = cursor.execute("select coalesce(max(position), 0) from log.event").fetchone() or (0,)
+    return int(last)
 
 
 def read(

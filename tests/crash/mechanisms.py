@@ -12,10 +12,9 @@ import psycopg
 
 from hub.intake.delivery import Delivery, Outcome
 from hub.intake.door import Loop
-from hub.log import codec, follow
-from hub.log.follow import Cursor, View, enter, position
-from hub.log.store import Log, read
-from hub.points import reach
+from hub.log import codec
+from hub.log.follow import Tables, enter
+from hub.log.store import Log
 
 SEQUENCE = "trial_position"
 
@@ -49,21 +48,15 @@ def receipt() -> None:
 def position_guard() -> None:
     """The follower takes no lock on its position and does not look whether it is still the one it read."""
 
-    def step(cursor: Cursor, view: View, schema: str, limit: int, upto: int | None = None) -> int:
-        cursor.execute("set local synchronous_commit = off")
-        enter(cursor, schema)
-        last = position(cursor, schema)
-        facts = read(cursor, last, limit)
-        if not facts:
-            return 0
-        view.fold(cursor, facts)
-        reach("view written")
-        query = "update position p set position = e.position, fact = e.key from log.event e where e.position = %s"
-        cursor.execute(query, [facts[-1].position])
-        reach("position moved")
-        return len(facts)
+    def lock(self: Tables, schema: str) -> None:
+        self.cursor.execute("set local synchronous_commit = off")
+        enter(self.cursor, schema)
 
-    follow.step = step
+    def move(self: Tables, last: int, to: int) -> bool:
+        self.cursor.execute("update position p set position = e.position, fact = e.key from log.event e where e.position = %s", [to])
+        return True
+
+    Tables.lock, Tables.move = lock, move  # type: ignore[method-assign]
 
 
 def ack_before_commit() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from events.errors import Refused
 from hub.app.wiring import views
-from hub.log.follow import Follower, live_schema, position, shadow_schema
+from hub.log.follow import Follower, Tables, live_schema, position, shadow_schema
 from hub.log.migrate import migrate
 from hub.log.store import Log
 from replay.promote import promote
@@ -158,7 +158,7 @@ def test_a_paused_follower_cannot_write_twice(url: str) -> None:
 
 def _position(url: str, schema: str) -> int:
     with psycopg.connect(url) as connection:
-        return position(connection.cursor(), schema)
+        return position(Tables(connection.cursor()), schema)
 
 
 def test_every_view_has_its_live_schema(owner_url: str) -> None:

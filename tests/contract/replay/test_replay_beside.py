@@ -18,7 +18,7 @@ from hub.log.follow import Cursor, Follower
 from hub.log.store import Accepted, Log
 from replay.promote import promote
 from replay.rebuild import Progress, rebuild
-from replay.shadow import alone
+from replay.tables import Postgres
 from replay.verify import verify
 from tests.contract.replay.replay_suite import differing, fill, one, run
 from tests.facts import as_role, received
@@ -50,7 +50,7 @@ def test_verify_beside_verify(url: str) -> None:
 
 def test_a_second_replay_waits_and_then_says_for_what(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "LOCK_TIMEOUT_S", 0.2)
-    with alone(url, [STOCK]), pytest.raises(Unavailable, match="another `hub replay` works on view stock"):
+    with Postgres(url).alone([STOCK]), pytest.raises(Unavailable, match="another `hub replay` works on view stock"):
         verify(url, [STOCK])
 
 

@@ -16,7 +16,8 @@ from hub.log.follow import Follower
 from hub.log.migrate import migrate
 from replay.promote import promote
 from replay.rebuild import rebuild
-from replay.verify import TableDifference, verify
+from replay.tables import TableDifference
+from replay.verify import verify
 from tests.contract.replay.replay_suite import differing, fill, one, run
 from tests.facts import as_role
 
