@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -17,6 +18,7 @@ from hub.log.migrate import ROLES, SCHEMA_VERSION, migrate
 from hub.log.store import Accepted, Conflict, Duplicate, Log, read
 from tests.conftest import new_database
 from tests.facts import START, as_role, fact, received
+from tests.simulation.memory import MemoryLog, Store
 
 
 @pytest.fixture(params=["pg_owner_url", "system_pg_owner_url"], ids=["private server", "system's server"])
@@ -32,53 +34,65 @@ def log(owner_url: str) -> Iterator[Log]:
         yield opened
 
 
-def test_same_fact_twice_is_a_duplicate_at_the_same_position(log: Log) -> None:
+@pytest.fixture(params=["pg_owner_url", "system_pg_owner_url", "memory"], ids=["private server", "system's server", "memory"])
+def any_log(request: pytest.FixtureRequest) -> Iterator[Log]:
+    """What a log does on any store: the simulation's own is held to it too."""
+    if request.param == "memory":
+        yield MemoryLog(Store(), lambda: datetime.now(UTC))
+        return
+    with new_database(request.getfixturevalue(request.param)) as url:
+        migrate(url)
+        with Log(as_role(url, "hub_door")) as opened:
+            yield opened
+
+
+def test_same_fact_twice_is_a_duplicate_at_the_same_position(any_log: Log) -> None:
     facts = [received("R1", "A", "L1", "5"), received("R2", "A", "L1", "3")]
-    assert log.append(facts) == [Accepted(1), Accepted(2)]
-    assert log.append(facts) == [Duplicate(1), Duplicate(2)]
-    assert log.head() == 2
+    assert any_log.append(facts) == [Accepted(1), Accepted(2)]
+    assert any_log.append(facts) == [Duplicate(1), Duplicate(2)]
+    assert any_log.head() == 2
 
 
-def test_same_key_with_other_content_conflicts_and_writes_nothing(log: Log) -> None:
+def test_same_key_with_other_content_conflicts_and_writes_nothing(any_log: Log) -> None:
     first, other = received("R1", "A", "L1", "5"), received("R1", "A", "L1", "6")
-    log.append([first])
-    assert log.append([other]) == [Conflict(1, first.digest(), other.digest())]
-    assert log.head() == 1
+    any_log.append([first])
+    assert any_log.append([other]) == [Conflict(1, first.digest(), other.digest())]
+    assert any_log.head() == 1
 
 
-def test_repeats_within_one_batch_are_folded(log: Log) -> None:
+def test_repeats_within_one_batch_are_folded(any_log: Log) -> None:
     first, other = received("R1", "A", "L1", "5"), received("R1", "A", "L1", "6")
-    assert log.append([first, first, other]) == [Accepted(1), Duplicate(1), Conflict(1, first.digest(), other.digest())]
+    assert any_log.append([first, first, other]) == [Accepted(1), Duplicate(1), Conflict(1, first.digest(), other.digest())]
 
 
-def test_the_same_key_of_another_source_is_another_fact(log: Log) -> None:
+def test_the_same_key_of_another_source_is_another_fact(any_log: Log) -> None:
     data = {"item": "A", "base_unit": "EA"}
-    found = log.append([fact("K", "masterdata.item_defined", data, source=s) for s in ("erp:a", "erp:b")])
+    found = any_log.append([fact("K", "masterdata.item_defined", data, source=s) for s in ("erp:a", "erp:b")])
     assert found == [Accepted(1), Accepted(2)]
 
 
-def test_receive_time_and_mapping_do_not_make_a_conflict(log: Log) -> None:
+def test_receive_time_and_mapping_do_not_make_a_conflict(any_log: Log) -> None:
     one = received("R1", "A", "L1", "5")
     again = Fact(replace(one.envelope, mapping="later/2", raw="ff"), one.event)
-    log.append([one])
-    assert log.append([again]) == [Duplicate(1)]
+    any_log.append([one])
+    assert any_log.append([again]) == [Duplicate(1)]
 
 
-def test_versions_count_each_stream_from_one(log: Log) -> None:
+def test_versions_count_each_stream_from_one(any_log: Log) -> None:
     lot = {"order": "O1", "things": [{"item": "A", "lot": "L1", "quantity": {"value": "1", "unit": "EA"}}], "location": "WH"}
-    log.append([fact(f"I{n}", "production.material_issued", lot, n) for n in range(3)] + [received("R1", "A", "L1", "5")])
-    assert [(f.stream, f.version) for f in log.read(0, 10)] == [("order/O1", 1), ("order/O1", 2), ("order/O1", 3), ("receipt/R1", 1)]
+    any_log.append([fact(f"I{n}", "production.material_issued", lot, n) for n in range(3)] + [received("R1", "A", "L1", "5")])
+    assert [(f.stream, f.version) for f in any_log.read(0, 10)] == [("order/O1", 1), ("order/O1", 2), ("order/O1", 3), ("receipt/R1", 1)]
 
 
-def test_a_fact_reads_back_as_it_was(log: Log) -> None:
+def test_a_fact_reads_back_as_it_was(any_log: Log) -> None:
     one = received("R1", "Ä", "ß 'x'", "0.000000000001", status="blocked")
-    log.append([one])
-    (found,) = log.read(0, 10)
+    any_log.append([one])
+    (found,) = any_log.read(0, 10)
     assert found.fact.event == one.event
     assert found.fact.digest() == one.digest()
     assert (found.envelope.source, found.envelope.key, found.envelope.effective_at) == ("erp:main", "R1", START)
-    assert log.find("erp:main", "R1") == found
-    assert log.find("erp:other", "R1") is None
+    assert any_log.find("erp:main", "R1") == found
+    assert any_log.find("erp:other", "R1") is None
 
 
 def test_an_old_version_in_the_log_reads_as_the_current_one_and_answers_duplicate(log: Log, owner_url: str) -> None:
@@ -202,8 +216,11 @@ def test_any_sequence_of_appends_gives_what_a_dict_would(shared_log: Log, batche
         assert [(type(r).__name__, r.position) for r in found] == wanted
 
 
-@pytest.fixture(scope="module")
-def shared_log(pg_owner_url: str) -> Iterator[Log]:
+@pytest.fixture(scope="module", params=["private server", "memory"])
+def shared_log(request: pytest.FixtureRequest, pg_owner_url: str) -> Iterator[Log]:
+    if request.param == "memory":
+        yield MemoryLog(Store(), lambda: datetime.now(UTC))
+        return
     with new_database(pg_owner_url) as owner:
         migrate(owner)
         with Log(as_role(owner, "hub_door")) as opened:

@@ -30,10 +30,15 @@ class Stored:
 
 def stored(access: Access) -> Stored:
     """Read the whole log."""
+    return count(_events(access))
+
+
+def count(events: Iterable[tuple[int, str, int, str, str]]) -> Stored:
+    """What a log holds: (position, stream, version, type, data) of each event, in the order of positions."""
     found = Stored()
     versions: dict[str, int] = {}
     latest: dict[str, tuple[int, ...]] = {}
-    for position, stream, version, type_, data in _events(access):
+    for position, stream, version, type_, data in events:
         found.holes += position - found.head - 1
         found.head = position
         expected = versions.get(stream, 0) + 1
