@@ -4,7 +4,6 @@ What is changed in them: where adapters come from, one view more, and how the pr
 """
 
 import mmap
-import os
 import random
 import signal
 import threading
@@ -52,27 +51,50 @@ class Death:
         return cls(point if rng.random() < 0.6 else None, nth, after)
 
 
-class Deaths:
-    """Memory shared with forked processes, in which one says at which point it killed itself."""
+class Stops:
+    """Memory shared with forked processes: at which point each is to stop itself by a signal, where it did, and whether it works.
+
+    A slot has four bytes: number of the point, times to reach it, number of the point where it stopped, 1 once it has finished something.
+    """
 
     def __init__(self, slots: int) -> None:
-        self._memory = mmap.mmap(-1, max(slots, 1))
+        self._memory = mmap.mmap(-1, 4 * slots)
 
-    def arm(self, slot: int, death: Death) -> None:
-        """In the forked process: die there."""
-        left = threading.Semaphore(death.nth - 1)
+    def give(self, slot: int, point: str | None, nth: int = 1) -> None:
+        """The order for the process of a slot, before it starts or while it lives; None takes one back."""
+        self._memory[4 * slot + 1] = nth
+        self._memory[4 * slot] = points.POINTS.index(point) + 1 if point else 0
+
+    def arm(self, slot: int, signum: signal.Signals) -> None:
+        """In the forked process: send that signal to ourselves where it is ordered."""
+        memory, at, one = self._memory, 4 * slot, threading.Lock()
 
         def act(name: str) -> None:
-            if name == death.point and not left.acquire(blocking=False):
-                self._memory[slot] = points.POINTS.index(name) + 1
-                os.kill(os.getpid(), signal.SIGKILL)
+            if name in ("after acknowledgement", "view committed"):
+                memory[at + 3] = 1
+            number = points.POINTS.index(name) + 1
+            with one:
+                if memory[at] != number:
+                    return
+                memory[at + 1] -= 1
+                if memory[at + 1] == 0:
+                    memory[at], memory[at + 2] = 0, number
+                    signal.pthread_kill(threading.get_ident(), signum)  # this thread: it must not go on beyond the point
 
-        points.arm(act if death.point else None)
+        points.arm(act)
 
     def take(self, slot: int) -> str | None:
-        """At which point the process of a slot killed itself, once it is dead."""
-        number, self._memory[slot] = self._memory[slot], 0
+        """At which point the process of a slot stopped itself."""
+        number, self._memory[4 * slot + 2] = self._memory[4 * slot + 2], 0
         return points.POINTS[number - 1] if number else None
+
+    def forget(self, slot: int) -> None:
+        """From now on: has the process of a slot finished something?"""
+        self._memory[4 * slot + 3] = 0
+
+    def worked(self, slot: int) -> bool:
+        """Whether it acknowledged or committed something since it was forgotten."""
+        return bool(self._memory[4 * slot + 3])
 
 
 def run_intake(owner_url: str, places: Sequence[Path]) -> None:
