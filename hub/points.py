@@ -11,6 +11,7 @@ INTAKE = (
     "received",  # deliveries are in memory, nothing of them is in the database
     "delivery kept",  # their bytes are written, not flushed
     "mapped",  # facts and held lines are made, in memory
+    "copying",  # events are on their way inside the append lock, the server waits for more of them
     "before commit",  # events are copied inside the append lock, the transaction is open
     "after commit",  # durable; nobody was told
     "conflict found",  # the facts are durable, what their conflicts refused is not yet

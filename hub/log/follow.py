@@ -17,7 +17,7 @@ from psycopg import sql
 from events.base import Recorded
 from events.errors import Corrupt, Unavailable
 from hub import limits
-from hub.log.store import CHANNEL, head, read
+from hub.log.store import CHANNEL, end_paused, head, read
 from hub.points import reach
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
@@ -96,6 +96,7 @@ class Follower:
         self.view = view
         self.schema = schema or live_schema(view.name)
         self._url = url
+        self._name = f"hub follow {view.name}"  # of its session
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._listens = False
 
@@ -158,7 +159,7 @@ class Follower:
 
     def _connected(self) -> psycopg.Connection[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self._url, application_name=f"hub follow {self.view.name}")
+            self._connection = psycopg.connect(self._url, application_name=self._name)
             self._connection.execute(f"set lock_timeout = '{limits.FOLLOW_LOCK_TIMEOUT_S}s'")
             self._connection.commit()
             self._listens = False
@@ -176,6 +177,7 @@ class Follower:
             ) from error
         except psycopg.errors.LockNotAvailable as error:
             self.close()
+            end_paused(self._url, self._name)
             raise Unavailable(
                 f"somebody holds view {self.view.name} locked for more than {limits.FOLLOW_LOCK_TIMEOUT_S:.0f} s (pg_stat_activity names them; "
                 f"a paused process of the hub loses its lock after {limits.IDLE_IN_TRANSACTION_S:.0f} s): try again: {error}"

@@ -21,6 +21,7 @@ from hub.points import reach
 R = TypeVar("R")
 APPEND_LOCK = 0x6C6F67  # advisory lock, per database
 _CANNOT_HOLD = ("22", "23", "54")  # SQLSTATE classes data exception, integrity constraint, program limit: the same again fails again
+_NAME = "hub log"  # of its sessions
 CHANNEL = "hub_log"  # NOTIFY: one per append, only a wake-up
 
 
@@ -191,6 +192,7 @@ class Log:
         """Add rows in the binary COPY format to `log.event`, and wake whoever follows."""
         with cursor.copy(COPY) as copy:
             copy.write(COPY_BEGIN)
+            reach("copying")
             for block in blocks:
                 copy.write(block)
             copy.write(COPY_END)
@@ -255,6 +257,8 @@ class Log:
                     return work(cursor)
             except psycopg.Error as error:
                 self._drop()
+                if isinstance(error, psycopg.errors.LockNotAvailable):
+                    end_paused(self.url, _NAME)
                 code = error.sqlstate or ""
                 if code[:2] in _CANNOT_HOLD:
                     raise Refused(f"the log cannot hold it: {error}") from error
@@ -263,7 +267,7 @@ class Log:
                 raise
 
     def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        connection = psycopg.connect(self.url, application_name="hub log", autocommit=True)
+        connection = psycopg.connect(self.url, application_name=_NAME, autocommit=True)
         connection.execute(f"set lock_timeout = '{limits.LOCK_TIMEOUT_S}s'")
         return connection
 
@@ -271,6 +275,24 @@ class Log:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def end_paused(url: str, name: str) -> None:
+    """End our sessions of that name whose process was paused in the middle of a statement: no time-out of the server reaches those.
+
+    A session that waits in COPY, or to hand out a large answer, is not idle. Who waited in vain for a lock calls this. Raises `Unavailable`.
+    """
+    try:
+        with psycopg.connect(url, application_name="hub", autocommit=True) as connection:
+            connection.execute("set role none")  # sessions are of the role that logged in
+            connection.execute(
+                """select pg_terminate_backend(pid) from pg_stat_activity
+                   where usename = session_user and datname = current_database() and application_name = %s and state = 'active'
+                   and wait_event in ('ClientRead', 'ClientWrite') and clock_timestamp() - state_change > make_interval(secs => %s)""",
+                [name, limits.IDLE_IN_TRANSACTION_S],
+            )
+    except psycopg.OperationalError as error:
+        raise Unavailable(f"the log cannot be reached: {error}") from error
 
 
 def _encoded(row: Pending) -> Row:

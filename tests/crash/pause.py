@@ -27,10 +27,10 @@ SLOTS = ("intake-1", "follow-1", "intake-2", "follow-2")
 SHORTER_BY = 10.0  # the hub's limits in a small run: an idle transaction ends after 1 s, who waits for a view gives up after 1.5 s
 INSTANT = "random instant"
 AT = {  # where they are stopped, in turn; as many as two that take turns both come to each
-    "intake": ("before commit", INSTANT, "before acknowledgement", "mapped", "after commit"),
+    "intake": ("copying", INSTANT, "before acknowledgement", "before commit", "after commit"),
     "follow": ("view written", "position moved", INSTANT, "view committed", INSTANT),
 }
-HOLDS = ("before commit", "view written", "position moved")  # there it has a lock that the others need
+HOLDS = ("copying", "before commit", "view written", "position moved")  # there it has a lock that the others need
 REACH_S = 20.0  # a process that lives reaches its point by then
 
 
