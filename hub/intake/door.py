@@ -29,6 +29,7 @@ class Appender(Protocol):
 
     def append(self, facts: Sequence[Fact]) -> list[Result]: ...
     def keep(self, deliveries: Sequence[tuple[bytes, bytes, str, bytes, datetime]]) -> None: ...
+    def flush(self) -> None: ...
     def count_again(self, keys: Sequence[tuple[str, str]]) -> None: ...
 
 
@@ -64,7 +65,10 @@ class Intake:
             for s, d in zip(sums, deliveries, strict=True)
         ]
         reach("mapped")
-        return self._append(mapped)
+        outcomes = self._append(mapped)
+        if all(outcome.outcome == "duplicate" for outcome in outcomes):
+            self._log.flush()  # nothing was appended, which would have flushed what was kept
+        return outcomes
 
     def take_part(self, body: bytes, sha256: str, part: int, received_at: datetime) -> Outcome:
         """One part of a delivery that is kept already, mapped anew; for re-drive."""

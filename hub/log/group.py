@@ -65,6 +65,10 @@ class GroupLog:
         """As `Log.keep`."""
         self._beside.keep(deliveries)
 
+    def flush(self) -> None:
+        """As `Log.flush`."""
+        self._beside.flush()
+
     def count_again(self, keys: Sequence[tuple[str, str]]) -> None:
         """As `Log.count_again`."""
         self._beside.count_again(keys)

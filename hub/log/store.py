@@ -105,7 +105,7 @@ class Log:
     def keep(self, deliveries: Sequence[tuple[bytes, bytes, str, bytes, datetime]]) -> None:
         """Keep raw deliveries (sha256, body, transport, headers as JSON, received_at); what is kept already stays as it is.
 
-        Not flushed by itself: the append that follows flushes everything before it, and nothing is acknowledged sooner.
+        Not flushed by itself: the append that follows flushes everything before it, or else `flush`, and nothing is acknowledged sooner.
         """
 
         def work(cursor: psycopg.Cursor[tuple[Any, ...]]) -> None:
@@ -117,6 +117,10 @@ class Log:
                 )
 
         self._run(work)
+
+    def flush(self) -> None:
+        """When this returns, all that was committed before is on the disk."""
+        self._run(lambda c: c.execute("select pg_logical_emit_message(true, 'hub', '')"))  # only what writes is flushed when it commits
 
     def body(self, sha256: bytes) -> bytes | None:
         """The bytes of a kept delivery."""

@@ -175,3 +175,23 @@ def test_bad_rows_of_a_batch_are_held_alone(log: Log, held: Rows) -> None:
 def test_a_refusal_by_the_log_is_no_outage(log: Log) -> None:
     with pytest.raises(Refused, match="cannot hold it"):
         log.select("select 1 / (select 0 where %s)", [True])
+
+
+def test_known_facts_in_other_bytes_are_on_the_disk_before_they_are_acknowledged(owner_url: str) -> None:
+    """Nothing is appended then. The log writer would flush the bytes too, but later: not in all of twenty rounds at once."""
+    with psycopg.connect(owner_url, autocommit=True) as watch:
+
+        class Watched(Log):
+            kept = ""
+
+            def keep(self, deliveries: Any) -> None:
+                super().keep(deliveries)
+                ((self.kept,),) = watch.execute("select pg_current_wal_insert_lsn()::text").fetchall()
+
+        with Watched(as_role(owner_url, "hub_door")) as log:
+            intake = Intake(log, mappings())
+            intake.take([delivery(row("K"))])
+            for n in range(1, 20):
+                intake.take([delivery(json.dumps(row("K")).encode() + b" " * n)])
+                ((flushed,),) = watch.execute("select pg_current_wal_flush_lsn() >= %s::pg_lsn", [log.kept]).fetchall()
+                assert flushed
