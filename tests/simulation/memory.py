@@ -186,6 +186,9 @@ class MemoryLog(Log):
 
         self._run(work)
 
+    def flush(self) -> None:
+        self._run(lambda store: None)
+
     def body(self, sha256: bytes) -> bytes | None:
         def work(store: Any) -> bytes | None:
             return store.deliveries.get(sha256)  # type: ignore[no-any-return]
