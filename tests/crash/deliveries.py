@@ -51,6 +51,11 @@ def delivery(seed: int, source: int, n: int) -> Sent:
     return Sent(_json(made(source, n, 0, ids[0])), ids)
 
 
+def body(seed: int, source: int, n: int) -> bytes:
+    """The bytes of delivery n of a source."""
+    return delivery(seed, source, n).body
+
+
 def _kind(seed: int, source: int, n: int) -> str:
     return random.Random(f"{seed}/{source}/{n}").choices(_KINDS, _WEIGHTS)[0]
 

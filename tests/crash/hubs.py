@@ -109,6 +109,11 @@ def run_follow(owner_url: str) -> None:
     worker.run_follow(_hub(owner_url), _until_sigterm())
 
 
+def run_shipped(role: str, owner_url: str, settings: Settings) -> None:
+    """`hub-api` or `hub-intake` as they are, with what settings name, until SIGTERM."""
+    {"api": worker.run_api, "intake": worker.run_intake}[role](Hub(settings, Database(owner_url)), _until_sigterm())
+
+
 def _hub(owner_url: str) -> Hub:
     return Hub(Settings(home=Path("/nonexistent")), Database(owner_url))
 

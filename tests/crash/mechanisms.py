@@ -66,6 +66,34 @@ def ack_before_commit() -> None:
     def at_once(self: Loop, deliveries: Sequence[Delivery], stop: threading.Event) -> list[Outcome] | None:
         for delivery in deliveries:
             delivery.done(Outcome("", ()))
+            delivery.done = lambda outcome: None
         return until_durable(self, deliveries, stop)
 
     Loop._until_durable = at_once  # type: ignore[method-assign]
+
+
+def fsync_before_ack() -> None:
+    """The session that appends does not wait for the disk, as somebody sets it who wants more appends a second."""
+    append = Log._append
+
+    def unflushed(self: Log, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Any]) -> list[Any]:
+        cursor.execute("set local synchronous_commit = off")
+        return append(self, cursor, rows)
+
+    Log._append = unflushed  # type: ignore[method-assign]
+
+
+def manual_ack() -> None:
+    """The clients acknowledge by themselves, as they do where nobody asks for anything else: paho on arrival, Kafka's what was polled."""
+    import paho.mqtt.client as mqtt
+
+    from adapters import kafka
+
+    settings = kafka.KafkaAdapter._settings
+
+    class Client(mqtt.Client):
+        def __init__(self, *positional: Any, **named: Any) -> None:
+            super().__init__(*positional, **{**named, "manual_ack": False})
+
+    mqtt.Client = Client  # type: ignore[misc]
+    kafka.KafkaAdapter._settings = lambda self: {**settings(self), "enable.auto.offset.store": True}  # type: ignore[method-assign]

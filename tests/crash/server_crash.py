@@ -9,26 +9,23 @@ Oracle: the sources' own records against the events in the database by SQL; `/he
 
 import http.client
 import json
-import mmap
 import os
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psycopg
 
 from hub.app.servers import process
 from hub.app.wiring import views
 from tests.crash.counted import judge, judge_views, stored
-from tests.crash.deliveries import delivery
+from tests.crash.deliveries import body, delivery
 from tests.crash.ground import Access, Ground, Server, Trial
 from tests.crash.report import ROOT, Found
+from tests.crash.roads import Counts, drop, free_port, post
 
 HTTP_SOURCES = 2
 BACK_S = 30.0  # by then the hub must be ready again and every view at the head as of the restart
@@ -44,7 +41,7 @@ def run(ground: Ground) -> Found:
     hub: subprocess.Popen[bytes] | None = None
     try:
         server.start()
-        access, port = Access(server.url("trial")), _free_port()
+        access, port = Access(server.url("trial")), free_port()
         inbox = ground.folder / "inbox"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HUB_")} | {
             "HUB_HOME": str(ground.folder / "home"),
@@ -60,8 +57,12 @@ def run(ground: Ground) -> Found:
         before = _pids(ground)
         counts = [Counts() for _ in range(HTTP_SOURCES + 1)]
         records = [ground.folder / f"record-{n}.json" for n in range(HTTP_SOURCES + 1)]
-        sources = [ground.fork(f"http {n}", _post, ground.seed, n, port, counts[n], records[n], hub=False) for n in range(HTTP_SOURCES)]
-        sources.append(ground.fork("folder", _drop, ground.seed, HTTP_SOURCES, inbox, counts[-1], records[-1], hub=False))
+        bodies = [partial(body, ground.seed, n) for n in range(HTTP_SOURCES + 1)]
+        sources = [
+            ground.fork(f"http {n}", post, bodies[n], port, "/v1/facts", counts[n], records[n], 0.002, hub=False)
+            for n in range(HTTP_SOURCES)
+        ]
+        sources.append(ground.fork("folder", drop, bodies[-1], inbox, counts[-1], records[-1], 0.02, hub=False))
         _crash(ground, server, access, port, counts, found)
         for source in sources:
             source.send(signal.SIGTERM)
@@ -80,25 +81,6 @@ def run(ground: Ground) -> Found:
         ground.end()
         server.end()
     return found
-
-
-class Counts:
-    """Memory shared with a source's process: deliveries begun, deliveries acknowledged."""
-
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 16)
-
-    def set(self, begun: int, acked: int) -> None:
-        self._memory[:] = struct.pack("qq", begun, acked)
-
-    @property
-    def acked(self) -> int:
-        return int(struct.unpack("qq", self._memory[:])[1])
-
-    @property
-    def open(self) -> int:
-        begun, acked = struct.unpack("qq", self._memory[:])
-        return int(begun - acked)
 
 
 def _crash(ground: Ground, server: Server, access: Access, port: int, counts: list[Counts], found: Found) -> None:
@@ -181,73 +163,6 @@ def _ready(port: int) -> int:
 
 def _pids(ground: Ground) -> dict[str, int]:
     return {p["role"]: p["pid"] for p in json.loads((ground.folder / "home" / "run" / "processes.json").read_text())}
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
-# -- sources ----------------------------------------------------------------------------------------------------------------------------------
-
-
-def _drive(seed: int, source: int, counts: Counts, record: Path, pause_s: float, offer: Callable[[int, bytes], int | None]) -> None:
-    """Deliver in order until SIGTERM; `offer` gives the position that was acknowledged (0 for none), or None to be asked again."""
-    ending: list[bool] = []
-    signal.signal(signal.SIGTERM, lambda *_: ending.append(True))
-    rows: list[tuple[int, int, int]] = []
-    again = 0
-    while not ending:
-        call = time.monotonic_ns()
-        counts.set(len(rows) + 1, len(rows))
-        while (position := offer(len(rows), delivery(seed, source, len(rows)).body)) is None:
-            again += 1
-            time.sleep(0.05)
-        rows.append((call, time.monotonic_ns(), position))
-        counts.set(len(rows), len(rows))
-        time.sleep(pause_s)
-    record.write_text(json.dumps({"rows": rows, "again": again}))
-
-
-def _post(seed: int, source: int, port: int, counts: Counts, record: Path) -> None:
-    """A source that posts one delivery after the other; an answer about every row is the acknowledgement."""
-
-    def offer(n: int, body: bytes) -> int | None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=40)
-        try:
-            connection.request("POST", "/v1/facts", body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            said: dict[str, Any] = json.loads(answer.read())
-        except (OSError, http.client.HTTPException, ValueError):
-            return None
-        finally:
-            connection.close()
-        if answer.status not in (200, 207, 409, 422):
-            return None
-        (row, *_) = said["parts"][0]["rows"]
-        return int(row["position"] or 0) if row["outcome"] in ("accepted", "duplicate") else 0
-
-    _drive(seed, source, counts, record, 0.002, offer)
-
-
-def _drop(seed: int, source: int, inbox: Path, counts: Counts, record: Path) -> None:
-    """A source that renames files into the watched folder; that a file was moved away by the hub is the acknowledgement."""
-
-    def offer(n: int, body: bytes) -> int | None:
-        name = f"{n:06}.json"
-        if any((inbox / folder / name).exists() for folder in ("done", "held")):
-            return 0
-        if not (inbox / name).exists():
-            (inbox / f".{name}").write_bytes(body)
-            os.utime(inbox / f".{name}", (1, 1))  # as it was made long ago: whole when it comes
-            os.rename(inbox / f".{name}", inbox / name)
-        for _ in range(40):
-            if not (inbox / name).exists():
-                return 0
-            time.sleep(0.01)
-        return None
-
-    _drive(seed, source, counts, record, 0.02, offer)
 
 
 def _judge(ground: Ground, access: Access, records: list[Path], found: Found) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,10 @@ import pytest
 from tests.crash.history import check_calls, check_reads
 from tests.crash.proxy import Messages, is_commit_reply, is_commit_request
 from tests.crash.report import ROOT, Found, Report, row
+from tests.crash.strace import calls
 from tests.crash.trials import chosen, main, trials
+from tests.crash.wal import PAGE, SEGMENT, Wal
+from tests.crash.wire import Ack, Wire
 
 SHAPE = {
     "name", "without", "runs", "lost", "twice", "skipped", "misordered", "exercised", "in_flight", "redelivered", "seed", "commit",
@@ -37,7 +41,14 @@ def test_a_trial_without_the_receipt_fails_by_its_figures(tmp_path: Path) -> Non
 
 def test_every_mechanism_is_guarded() -> None:
     known = trials()
-    assert {m for t in known for m in t.without} >= {"lock", "receipt", "position-guard", "ack-before-commit"}
+    assert {m for t in known for m in t.without} >= {
+        "lock",
+        "receipt",
+        "position-guard",
+        "ack-before-commit",
+        "fsync-before-ack",
+        "manual-ack",
+    }
     assert [t.name for t, _ in chosen(known, [], "lock")] == ["order"]
     assert known[-1].name == "history"
 
@@ -104,3 +115,81 @@ def test_the_proxy_finds_commits_however_the_bytes_are_cut(step: int) -> None:
     assert found == [startup, insert, query]
     assert [is_commit_request(m) for m in found] == [False, False, True]
     assert [is_commit_reply(m) for m in answers] == [False, True]
+
+
+WRITE = 'pwrite64(5</pg/pg_wal/000000010000000000000001>, "ab\\1c", 4, 0)'
+SYNC = "fdatasync(5</pg/pg_wal/000000010000000000000001>"
+
+
+@pytest.mark.parametrize(
+    ("lines", "reached"),
+    [
+        ([f"7 {WRITE} = 4", f"8  {SYNC}) = 0"], 4),  # by whatever process
+        ([f"7 {WRITE} = 4", f"7  {SYNC} <unfinished ...>", '8 write(1</x>, "", 0) = 0', "7 <... fdatasync resumed>) = 0"], 4),
+        ([f"7 {WRITE} = 4", f"7  {SYNC} <unfinished ...>"], 0),  # begun, not done
+        ([f"7  {SYNC} <unfinished ...>", f"8 {WRITE} = 4", "7 <... fdatasync resumed>) = 0"], 0),  # begun before
+        ([f"7 {WRITE[:-1]} <unfinished ...>", f"8 {SYNC}) = 0", "7 <... pwrite64 resumed>) = 4"], 0),
+        ([f"7 {WRITE} = 2", f"7 {SYNC}) = 0"], 2),
+        ([f"7 {WRITE} = 4", f"7 {SYNC}) = -1 EIO (Input/output error)"], 0),
+        ([f"7 {WRITE} = 4", f"7 {SYNC.replace('1>', '2>')}) = 0"], 0),  # another file
+        ([f"7 {WRITE.replace('ab', 'aB')} = 4", f"7 {SYNC}) = 0"], 1),  # not yet what the file came to hold
+    ],
+)
+def test_what_a_power_cut_would_leave_of_the_log(lines: list[str], reached: int, tmp_path: Path) -> None:
+    (tmp_path / "pg_wal").mkdir()
+    with open(tmp_path / "pg_wal" / "000000010000000000000001", "wb") as segment:
+        segment.write(b"ab\1c")
+        segment.truncate(SEGMENT)
+    (tmp_path / "trace").write_text("\n".join(lines) + "\n")
+    durable = Wal(tmp_path / "pg_wal", SEGMENT, SEGMENT + 4).durable(calls(tmp_path / "trace"))
+    assert durable.before(len(lines)) == SEGMENT + reached
+
+
+def test_commits_are_found_across_pages(tmp_path: Path) -> None:
+    def record(transaction: int, info: int, manager: int, length: int) -> bytes:
+        return struct.pack("<IIQBBxxI", length, transaction, 0, info, manager, 0) + b"x" * (length - 24)
+
+    first = record(7, 0, 10, PAGE - 40 - 16)  # so that the head of the next one is cut by the header of a page
+    log = bytes(40) + first + record(7, 0x80, 1, 34)[:16] + bytes(24) + record(7, 0x80, 1, 34)[16:] + bytes(6) + record(8, 0x20, 1, 32)
+    (tmp_path / "pg_wal").mkdir()
+    with open(tmp_path / "pg_wal" / "000000010000000000000001", "wb") as segment:
+        segment.write(log)
+        segment.truncate(SEGMENT)
+    assert Wal(tmp_path / "pg_wal", SEGMENT + 40, SEGMENT + 2 * PAGE).commits() == {7: SEGMENT + PAGE + 24 + 18}
+
+
+def test_acknowledgements_are_read_from_the_wire(tmp_path: Path) -> None:
+    def shown(data: bytes) -> str:
+        return '"' + "".join(f"\\{byte:03o}" for byte in data) + '"'
+
+    mqtt, http, kafka = (f"TCP:[127.0.0.1:{ports}]" for ports in ("5->127.0.0.1:1883", "8080->127.0.0.1:6", "7->127.0.0.1:9092"))
+    publish = (
+        b"\x30\x05\0\x03a/b" + b"\x32\x8a\x01\0\x03a/b\0\x09" + b"m" * 131
+    )  # one that nobody acknowledges, one of quality 1 and 138 bytes
+    commit = (
+        b"\0\x08\0\x09\0\0\0\x08\0\x03cli\0\x02g\0\0\0\x01\x02m\x02i\x02\x02t\x02\0\0\0\0"
+        + (82).to_bytes(8, "big")
+        + b"\xff\xff\xff\xff\x01\0\0\0"
+    )
+    sent = len(commit).to_bytes(4, "big") + commit
+    lines = [
+        *(f"1 recvfrom(3<{mqtt}>, {shown(publish[n : n + 1])}, 1, 0, NULL, NULL) = 1" for n in range(len(publish))),
+        f"1 sendto(3<{mqtt}>, {shown(bytes((64, 2, 0, 9)))}, 4, 0, NULL, 0) = 4",
+        f'2 read(4<{http}>, "POST /v1/facts HTTP/1.1\\r\\n\\r\\n[\\"b", 65536) = 30',
+        f'2 read(4<{http}>, "ody\\"]", 65536) = 5',
+        f'2 write(4<{http}>, "HTTP/1.1 200 OK\\r\\n", 17) = 17',
+        f'2 write(4<{http}>, "{{}}", 2) = 2',
+        f'2 read(4<{http}>, "POST /epcis/capture HTTP/1.1\\r\\n\\r\\n{{}}", 65536) = 34',
+        f'2 write(4<{http}>, "HTTP/1.1 503 Service Unavailable\\r\\n", 34) = 34',
+        '3 rename("/in/a.json", "/in/done/a.json") = 0',
+        '3 rename("/in/b.json", "/in/held/b.json") = -1 ENOENT (No such file or directory)',
+        f"4 sendmsg(9<{kafka}>, {{msg_iov=[{{iov_base={shown(sent[:4])}, iov_len=4}}, {{iov_base={shown(sent[4:])}, iov_len=1}}]}}, 0) = {len(sent)}",
+    ]
+    (tmp_path / "trace").write_text("\n".join(lines) + "\n")
+    wire = Wire(mqtt=1883, http=8080, kafka=9092, inbox=Path("/in"))
+    assert list(wire.acknowledgements(calls(tmp_path / "trace"))) == [
+        Ack("mqtt", len(publish), b"m" * 131),
+        Ack("http facts", len(publish) + 3, b'["body"]'),
+        Ack("folder", len(publish) + 7, "a.json"),
+        Ack("kafka", len(publish) + 9, 82),
+    ]
