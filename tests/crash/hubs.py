@@ -11,29 +11,46 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
+
 from events.base import Recorded
 from hub import points
 from hub.app import worker
 from hub.app.servers.postgres import Database
 from hub.app.settings import Settings
 from hub.app.wiring import Hub, views
-from hub.log.follow import Cursor, View
+from hub.log.follow import Cursor
+from projections.base import Table, TableView
+from tests.crash.ground import Access
 from tests.crash.sources import SourceAdapter
 
 
-class Tally:
+class Tally(TableView):
     """A view that betrays a fold that was done twice or not at all: a row a fact, with no key that would refuse the second."""
 
     name = "tally"
-    ddl = "create table seen (position bigint not null)"
+    tables = (Table("seen", {"position": "bigint not null"}, key=("position",)),)
+
+    @property
+    def ddl(self) -> str:
+        return "create table seen (position bigint not null)"
 
     def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
         cursor.execute("insert into seen select unnest(%s::bigint[])", [[fact.position for fact in facts]])
 
 
-def followed() -> tuple[View, ...]:
+def followed() -> tuple[TableView, ...]:
     """All views of the hub, and the tally."""
     return (*views(), Tally())
+
+
+def at_head(access: Access) -> bool:
+    """Whether every live view has come to the head of the log."""
+    ((head,),) = access.ask("select coalesce(max(position), 0) from log.event")
+    try:
+        return all(access.ask(f"select position from view_{view.name}.position")[0][0] >= head for view in followed())  # noqa: S608 - our own names
+    except psycopg.errors.UndefinedTable:
+        return False  # no follower lived long enough yet to make it
 
 
 @dataclass(frozen=True)
