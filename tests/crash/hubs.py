@@ -71,11 +71,11 @@ class Death:
 class Stops:
     """Memory shared with forked processes: at which point each is to stop itself by a signal, where it did, and whether it works.
 
-    A slot has four bytes: number of the point, times to reach it, number of the point where it stopped, 1 once it has finished something.
+    A slot has four numbers: number of the point, times to reach it, number of the point where it stopped, 1 once it has finished something.
     """
 
     def __init__(self, slots: int) -> None:
-        self._memory = mmap.mmap(-1, 4 * slots)
+        self._memory = memoryview(mmap.mmap(-1, 16 * slots)).cast("i")
 
     def give(self, slot: int, point: str | None, nth: int = 1) -> None:
         """The order for the process of a slot, before it starts or while it lives; None takes one back."""

@@ -10,11 +10,13 @@ from typing import Any
 
 import psycopg
 
+from events import base
 from hub.intake.delivery import Delivery, Outcome
 from hub.intake.door import Loop
 from hub.log import codec
-from hub.log.follow import Tables, enter
+from hub.log.follow import Tables, View, enter
 from hub.log.store import Log
+from replay import shadow
 
 SEQUENCE = "trial_position"
 
@@ -57,6 +59,40 @@ def position_guard() -> None:
         return True
 
     Tables.lock, Tables.move = lock, move  # type: ignore[method-assign]
+
+
+def one_transaction() -> None:
+    """Rows are committed, and then, in a transaction of its own, the position: as with a position that is kept elsewhere."""
+
+    lock, fold = Tables.lock, Tables.fold
+
+    def locked(self: Tables, schema: str) -> None:
+        lock(self, schema)
+        self.schema = schema  # type: ignore[attr-defined]
+
+    def committed(self: Tables, view: View, facts: Sequence[Any]) -> None:
+        fold(self, view, facts)
+        self.cursor.execute("commit")
+        self.cursor.execute("begin")
+        enter(self.cursor, self.schema)  # type: ignore[attr-defined]
+
+    Tables.lock, Tables.fold = locked, committed  # type: ignore[method-assign]
+
+
+def shadow_mark() -> None:
+    """A rebuild goes on with any shadow that is not finished, whichever code folded it."""
+
+    def begun(self: shadow.Shadow) -> bool:
+        with self._session.transaction() as tables:
+            mark = tables.mark(self.schema)
+        return mark is not None and "digest" not in mark
+
+    shadow.Shadow.begun = property(begun)  # type: ignore[assignment, method-assign]
+
+
+def upcasting() -> None:
+    """Data of an older schema version are read as today's, what is missing taken for empty: nobody wrote an upcaster."""
+    base.upcast = lambda type_name, version, data: {"things": [], **data}
 
 
 def ack_before_commit() -> None:

@@ -1,0 +1,68 @@
+"""A golden history made long: copies of it with names of their own, that arrive in disorder, each as the hub of its schema version stored it.
+
+Ten copies in a row share their items, partners and locations, so that they meet; everything else is a copy's own.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from events import canonical
+from events.base import Fact, envelope_of, event_class, validated
+from hub.log import codec
+from tests.histories.golden import FOLDER
+
+WINDOW = 10  # copies whose facts are shuffled together, and that share what is shared
+_SHARED = {"item", "partner", "supplier", "customer", "carrier", "location", "from_location", "to_location"}
+_OWN = {
+    "lot", "serial", "handling_unit", "handling_units", "order", "purchase_order", "purchase_orders", "asn", "receipt", "output", "scrap",
+    "rework", "transformation", "split", "merge", "transfer", "document", "shipment", "sales_order", "return_number", "observation",
+    "reversal", "original", "quarantined_key", "refused_key", "transactions",
+}  # fmt: skip
+
+
+def rows(seed: int, window: int) -> list[codec.Row]:
+    """The facts of ten copies in a random order of arrival, encoded for the log, those of an old schema version in its form."""
+    found = [_row(line, n) for n in range(window * WINDOW, (window + 1) * WINDOW) for line in _lines()]
+    random.Random(f"{seed}/{window}").shuffle(found)
+    return found
+
+
+@cache
+def _lines() -> list[dict[str, Any]]:
+    return [canonical.loads(line) for line in (FOLDER / "bicycle.ndjson").read_bytes().splitlines()]
+
+
+def _row(line: dict[str, Any], n: int) -> codec.Row:
+    data = dict(_renamed(line["data"], n))
+    said = {"key": f"{line['business_key']}-{n}", **{name: line[name] for name in ("source", "occurred_at", "effective_at")}}
+    fact = Fact(envelope_of(said), validated(line["type"], line["schema_version"], data))
+    row = codec.encode(fact)
+    if line["schema_version"] == event_class(line["type"]).version:
+        return row
+    return old_row(fact, line["schema_version"], data)
+
+
+def old_row(fact: Fact, version: int, data: dict[str, Any]) -> codec.Row:
+    """A fact as a hub stored it for which `version` was the current one: `data` is of that version."""
+    stored = canonical.dumps(data)
+    return replace(codec.encode(fact), schema_version=version, data=stored, digest=fact.digest(stored))
+
+
+def _renamed(data: dict[str, Any], n: int) -> Iterator[tuple[str, Any]]:
+    for name, value in data.items():
+        if name == "raw_sha256":
+            yield name, hashlib.sha256(f"{value}/{n}".encode()).hexdigest()
+        else:
+            yield name, _value(value, f"-{n}" if name in _OWN else f"-{n // WINDOW}" if name in _SHARED else "", n)
+
+
+def _value(value: Any, suffix: str, n: int) -> Any:
+    if isinstance(value, dict):
+        return dict(_renamed(value, n))
+    if isinstance(value, list):
+        return [_value(one, suffix, n) for one in value]
+    return f"{value}{suffix}" if isinstance(value, str) else value
