@@ -19,7 +19,7 @@ READS = ("read", "readv", "recvfrom", "recvmsg")
 WRITES = ("write", "writev", "sendto", "sendmsg", "sendmmsg")
 STRING_BYTES_MAX = 4 * 1024 * 1024  # what strace shows of one buffer; longer ones that are asked for are an error
 _LINE = re.compile(r"(?P<pid>\d+) +(?:<\.\.\. (?P<resumed>\w+) resumed>|(?P<name>\w+)\()(?P<rest>.*)")
-_UNFINISHED = " <unfinished ...>"
+_UNDER_WAY = (" <unfinished ...>", " <detached ...>")  # another thread's turn; the end of the trace
 _RESULT = re.compile(r"\) += (\?|-?\d+)[^\"]*$")
 _TARGET = re.compile(r"(?:\d+<(.*?)>)?(?:, |$)")
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"(\.\.\.)?')
@@ -58,7 +58,8 @@ class Strace:
         self.output, self._log = output, output.with_suffix(".log")
         what = ["-f", "-yy", "-qqq", "-s", str(STRING_BYTES_MAX), "-e", "signal=none", "-e", f"trace={','.join(calls)}"]
         argv = [program, *what, "-o", str(output), *(f"--attach={pid}" for pid in pids)]
-        self._child = process.spawn(argv, self._log, death=signal.SIGTERM)
+        # by SIGKILL, with which the kernel lets them go: by SIGTERM it would wait for those that die with us, which wait for it
+        self._child = process.spawn(argv, self._log, death=signal.SIGKILL)
         if not process.wait_until(lambda: self._child.poll() is not None or all(map(self.has, pids)), 10) or self._child.poll() is not None:
             self.stop()
             raise Missing(
@@ -93,8 +94,8 @@ def calls(output: Path) -> Iterator[Call]:
             if name is None:
                 name, before, entered = begun.pop(pid)
                 rest = before + rest
-            if rest.endswith(_UNFINISHED):
-                begun[pid] = name, rest.removesuffix(_UNFINISHED), entered
+            if rest.endswith(_UNDER_WAY):
+                begun[pid] = name, rest.rpartition(" <")[0], entered
                 continue
             result = _RESULT.search(rest)
             if result is None:

@@ -127,6 +127,7 @@ SYNC = "fdatasync(5</pg/pg_wal/000000010000000000000001>"
         ([f"7 {WRITE} = 4", f"8  {SYNC}) = 0"], 4),  # by whatever process
         ([f"7 {WRITE} = 4", f"7  {SYNC} <unfinished ...>", '8 write(1</x>, "", 0) = 0', "7 <... fdatasync resumed>) = 0"], 4),
         ([f"7 {WRITE} = 4", f"7  {SYNC} <unfinished ...>"], 0),  # begun, not done
+        ([f"7 {WRITE} = 4", f"7  {SYNC} <detached ...>"], 0),
         ([f"7  {SYNC} <unfinished ...>", f"8 {WRITE} = 4", "7 <... fdatasync resumed>) = 0"], 0),  # begun before
         ([f"7 {WRITE[:-1]} <unfinished ...>", f"8 {SYNC}) = 0", "7 <... pwrite64 resumed>) = 4"], 0),
         ([f"7 {WRITE} = 2", f"7 {SYNC}) = 0"], 2),
