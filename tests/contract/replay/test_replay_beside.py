@@ -11,11 +11,13 @@ import pytest
 
 from events.base import Recorded
 from events.errors import Unavailable
-from hub import limits
+from hub import limits, points
 from hub.app import answers
+from hub.app.servers.postgres import Database
 from hub.app.wiring import Hub, views
 from hub.log.follow import Cursor, Follower
-from hub.log.store import Accepted, Log
+from hub.log.migrate import ROLES, migrate
+from hub.log.store import Accepted, Log, Result
 from replay.promote import promote
 from replay.rebuild import Progress, rebuild
 from replay.tables import Postgres
@@ -215,6 +217,49 @@ def test_who_is_paused_with_a_lock_in_the_hand_loses_it_and_tries_again(owner_ur
         thread.join()
     assert [type(answer) for answer in said] == [Unavailable, Accepted]
     assert differing(as_role(owner_url, "hub_follow")) == {}
+
+
+def test_who_is_paused_in_the_middle_of_a_statement_loses_its_locks_too(owner_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time-out of the server reaches a session in COPY, or one whose large answer nobody reads: who waits for it ends it."""
+    for name, seconds in (("IDLE_IN_TRANSACTION_S", 0.2), ("LOCK_TIMEOUT_S", 0.5), ("FOLLOW_LOCK_TIMEOUT_S", 0.5)):
+        monkeypatch.setattr(limits, name, seconds)
+    passwords = dict.fromkeys(ROLES, "a password of a test, on any server")
+    migrate(owner_url, passwords)
+    database, woken, copying = Database(owner_url, passwords), threading.Event(), threading.Event()
+    said: list[Result] = []
+
+    def stand(name: str) -> None:
+        if name == "copying" and not copying.is_set():
+            copying.set()
+            woken.wait()
+
+    def write() -> None:
+        with Log(database.url("hub_door")) as log:
+            with pytest.raises(Unavailable):
+                log.append([received("R1000", "A", "L1000", "1")])
+            said.extend(log.append([received("R1000", "A", "L1000", "1")]))
+
+    points.arm(stand)
+    (paused,) = in_threads(write)
+    try:
+        copying.wait()
+        with Log(database.url("hub_door")) as log:
+            with pytest.raises(Unavailable, match="lock timeout"):
+                log.append([received("R1001", "A", "L1001", "1")])
+            (accepted,) = log.append([received("R1001", "A", "L1001", "1")])
+    finally:
+        points.arm(None)
+        woken.set()
+        paused.join()
+    assert said == [Accepted(accepted.position + 1)]
+
+    with contextlib.closing(psycopg.connect(database.url("hub_follow"), application_name="hub follow stock")) as unread:
+        unread.execute("select * from view_stock.position for update")
+        unread.pgconn.send_query(b"select repeat('x', 1000), generate_series(1, 10000)")
+        with contextlib.closing(Follower(database.url("hub_follow"), STOCK)) as follower:
+            with pytest.raises(Unavailable, match="somebody holds view stock"):
+                follower.step()
+            assert follower.step() == 2
 
 
 def test_a_view_that_somebody_holds_is_unavailable(owner_url: str, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
