@@ -70,9 +70,9 @@ class Intake:
             self._log.flush()  # nothing was appended, which would have flushed what was kept
         return outcomes
 
-    def take_part(self, body: bytes, sha256: str, part: int, received_at: datetime) -> Outcome:
-        """One part of a delivery that is kept already, mapped anew; for re-drive."""
-        parts = [p for p in self.map(body, sha256, {}, "unknown") if p.number == part]
+    def take_part(self, body: bytes, sha256: str, part: int, received_at: datetime, source: str) -> Outcome:
+        """One part of a delivery that is kept already, mapped anew; for re-drive. `source` is whose it is where its mapping cannot tell."""
+        parts = [p for p in self.map(body, sha256, {}, source) if p.number == part]
         return self._append([_Mapped(Delivery(body, "redrive", received_at), sha256, parts)], arrived=False)[0]
 
     def map(self, body: bytes, sha256: str, headers: Mapping[str, str], transport: str) -> Sequence[Part]:

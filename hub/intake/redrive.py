@@ -39,7 +39,7 @@ def redrive_entry(log: Log, intake: Intake, entry: Mapping[str, Any]) -> tuple[s
 
 def _part_again(intake: Intake, entry: Mapping[str, Any], body: bytes, held: Envelope) -> tuple[bool, str, int, str]:
     """A whole part. Where it maps now it is settled: lines of it that are held or in conflict have entries of their own by then."""
-    parts = intake.take_part(body, entry["sha256"], entry["part"], held.occurred_at).parts
+    parts = intake.take_part(body, entry["sha256"], entry["part"], held.occurred_at, held.source).parts
     lines = [line for part in parts for line in part.lines]
     if not lines:
         return False, "quarantined", 0, "the part is gone"

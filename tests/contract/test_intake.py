@@ -84,6 +84,29 @@ def test_driving_again_is_no_arrival(log: Log, held: Rows) -> None:
     assert held()[0]["times"] == 1
 
 
+class Mistaken:
+    """A mapping with a mistake in it: nobody can tell whose its deliveries are."""
+
+    name = "mistaken/1"
+    priority = 1
+
+    def recognises(self, body: bytes) -> bool:
+        return True
+
+    def read(self, body: bytes, context: Context) -> list[Part]:
+        raise ValueError("a mistake")
+
+
+def test_driving_again_what_fails_still_adds_nothing(log: Log, held: Rows) -> None:
+    intake = Intake(log, [Mistaken()])
+    intake.take([delivery(row("R1", "1"))])
+    (entry,) = held()
+    for _ in range(2):
+        assert redrive_entry(log, intake, entry)[:2] == ("quarantined", 0)
+    assert held() == [entry]
+    assert log.head() == 1
+
+
 class Later:
     """A mapping that appears after a delivery was held: each line is `KEY QUANTITY`."""
 
