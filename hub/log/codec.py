@@ -10,6 +10,7 @@ from typing import Any
 
 from events import canonical
 from events.base import Envelope, Event, Fact, Recorded, decoded, microseconds
+from events.errors import Corrupt, Refused
 from events.vocabulary import bounded
 
 _META = ("time_quality", "correlation", "causation", "actor", "mapping", "raw")
@@ -143,7 +144,11 @@ def packed(row: Row, position: int, version: int, recorded: int) -> bytes:
 def decode(row: tuple[Any, ...]) -> Recorded:
     """The recorded fact of a row that was selected as `COLUMNS`. Raises `Corrupt` where it does not fit its type."""
     position, stream, version, type_, schema_version, source, key, occurred_at, effective_at, recorded_at, meta, data = row
-    envelope = Envelope(source=source, key=key, occurred_at=occurred_at, effective_at=effective_at, **canonical.loads(bytes(meta)))
+    try:
+        said = canonical.loads(bytes(meta))
+        envelope = Envelope(source=source, key=key, occurred_at=occurred_at, effective_at=effective_at, **said)
+    except (Refused, TypeError) as error:
+        raise Corrupt(f"the envelope of the fact at position {position} does not decode: {error}") from error
     if stream.startswith(AGGREGATE):
         return Recorded(position, stream, version, recorded_at, Fact(envelope, AggregateEvent(stream, type_, bytes(data))))
     return Recorded(position, stream, version, recorded_at, Fact(envelope, decoded(type_, schema_version, bytes(data))))
