@@ -143,7 +143,7 @@ def _from_cloud(row: dict[str, Any]) -> dict[str, Any]:
         except ValueError:
             raise Unmappable("is not base64", "data_base64") from None
     version = row.get("schemaversion")
-    if isinstance(version, str) and version.isascii() and version.isdigit():
+    if isinstance(version, str) and version.isascii() and version.isdigit() and len(version) < 10:
         version = int(version)  # extension attributes are often text
     return {
         "type": row["type"],

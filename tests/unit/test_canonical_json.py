@@ -76,3 +76,21 @@ def test_keys_are_texts_too(key: str) -> None:
     with pytest.raises(Refused):
         canonical.loads("[{" + key + ": 1}]")
     assert canonical.loads('{"a": 1.50, "b": [true, null]}') == {"a": canonical.loads("1.5"), "b": [True, None]}
+
+
+@pytest.mark.parametrize("version", ["9" * 5000, "9" * 10, "x", ""])
+def test_a_version_that_is_no_version_is_held(version: str) -> None:
+    """Thousands of digits are more than Python makes a number of."""
+    event = json.loads(row("R1"))
+    said = {
+        "specversion": "1.0",
+        "id": "1",
+        "source": "erp:main",
+        "type": event["type"],
+        "time": event["occurred_at"],
+        "data": event["data"],
+    }
+    (part,) = MAPPING.read(json.dumps(said | {"schemaversion": version}).encode(), Context(raw="0" * 64))
+    (held,) = part.lines
+    assert isinstance(held, Held)
+    assert (held.reason, held.place) == ("must be a whole number", "schema_version")
