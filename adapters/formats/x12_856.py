@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from adapters.formats.x12 import Fault, Segment, TransactionSet
+from adapters.formats.x12_names import LOT_REFERENCES
 from adapters.formats.x12_values import local_time
 
 LEVELS_DEEP_MAX = 32
@@ -39,6 +40,8 @@ class Level:
     _by_tag: dict[str, list[Segment]] = field(default_factory=dict)
     unit: str | None = None  # the handling unit it is, once `x12_items` has worked it out
     _marks: list[str] | None = None
+    _lots: list[str] | None = None
+    _orders: list[Segment] | None = None
 
     @property
     def number(self) -> str:
@@ -79,6 +82,18 @@ class Level:
                     found.update(dict.fromkeys(mark for mark in (first, last) if mark))
         self._marks = list(found)
         return self._marks
+
+    def lots(self) -> list[str]:
+        """The lots that references of this level name, each once."""
+        if self._lots is None:
+            self._lots = list(dict.fromkeys(s[2] for s in self.all("REF") if s[1] in LOT_REFERENCES and s[2]))
+        return self._lots
+
+    def order(self) -> Segment | None:
+        """The first reference to a purchase order (PRF) on this level."""
+        if self._orders is None:
+            self._orders = [p for p in self.all("PRF") if p[1]]
+        return self._orders[0] if self._orders else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,11 @@ from adapters.formats.x12_names import LOT_REFERENCES, handling_unit, name_of, o
 from adapters.formats.x12_values import decimal_text
 from events.vocabulary import sscc18
 
+# What the facts of one item level may take in memory, about: each of its lots, serials and packs repeats what the line says, so some kilobytes could
+# ask for gigabytes.
+LEVEL_BYTES_MAX = 5_000_000
+_FACT_BYTES, _PAIR_BYTES = 400, 100  # of a fact, and of each number or reference in it, besides the characters
+
 _COUNTED_ONE_BY_ONE = frozenset({"EA", "C62", "H87", "SET", "KT"})
 
 Unit = Callable[[str], str | None]
@@ -65,7 +70,19 @@ def read(level: Level, unit_of: Unit) -> list[ItemLine]:
         raise Broken("the item has no LIN, so nothing says what it is", level.hl.place)
     bounds = [0, *starts[1:], len(level.segments)]
     packs = list(_packs(level)) if len(starts) == 1 else []
-    return [_line(level, level.segments[a:b], packs, unit_of) for a, b in pairwise(bounds)]
+    lines, size = [], 0
+    for a, b in pairwise(bounds):
+        line = _line(level, level.segments[a:b], packs, unit_of)
+        said = [*line.numbers.items(), *line.references.items()]
+        size += len(line.items) * (_FACT_BYTES + sum(_PAIR_BYTES + len(name) + len(value) for name, value in said))
+        if size > LEVEL_BYTES_MAX:
+            raise _too_much(level)
+        lines.append(line)
+    return lines
+
+
+def _too_much(level: Level) -> Broken:
+    return Broken("the item names too many lots, serials or packs for all that it says of each: send it in several levels", level.hl.place)
 
 
 def _line(level: Level, segments: Sequence[Segment], packs: Sequence[Level], unit_of: Unit) -> ItemLine:
@@ -74,10 +91,10 @@ def _line(level: Level, segments: Sequence[Segment], packs: Sequence[Level], uni
     item = name_of(numbers)
     if not item:
         raise Broken("LIN names no item: a number with its qualifier (such as UP, BP, VP) is missing", lin.place)
-    order = next((p for p in level.all("PRF") if p[1]), None)
+    order = level.order()
     own_line = order[5] if order is not None else ""
     if order is None:
-        order = next((p for above in level.above() for p in above.all("PRF") if p[1]), None)
+        order = next((p for above in level.above() if (p := above.order()) is not None), None)
     total, unit = _quantity(segments, level.hl, unit_of, needed=not any(p.all("SN1") for p in packs))
     line = ItemLine(
         item=item,
@@ -112,6 +129,8 @@ def _items(
     found: list[Item] = []
     for pack in packs:
         found += _in_pack(pack, level, inner, lot, unit, unit_of)
+        if len(found) > LEVEL_BYTES_MAX // _FACT_BYTES:
+            raise _too_much(level)
     found += _sublines(segments, lot, inner, unit_of) if not found else []
     found += [replace(i, units=(*inner, *i.units), lot=i.lot or lot, unit=unit) for i in loads] if not found else []
     found += _serials(serials, lot, inner, total, unit) if not found else []
@@ -144,7 +163,7 @@ def _in_pack(pack: Level, item: Level, outer: tuple[str, ...], lot: str, unit: s
     inside = [above for above in pack.above() if above.depth > item.depth]
     units = (*outer, *(u for level in (*reversed(inside), pack) if (u := _main_unit(level))))
     levels = (pack, *inside)
-    lots = list(dict.fromkeys(s[2] for level in levels for s in level.all("REF") if s[1] in LOT_REFERENCES and s[2]))
+    lots = list(dict.fromkeys(lot for level in levels for lot in level.lots()))
     serials = list(dict.fromkeys(s[2] for s in pack.all("REF") if s[1] == "SE" and s[2]))
     quantity: Decimal | None = None
     if pack.all("SN1"):

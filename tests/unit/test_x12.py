@@ -370,6 +370,31 @@ def test_a_fault_of_a_line_holds_the_line_alone(item: list[str], reason: str, pl
     assert facts(part).keys() == {"856/A1", "856/A1/HL3", "856/A1/HL5"}
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        ["LIN**BP*A" + "".join(f"*X{n % 90 + 10}*{n}" for n in range(600)), "SN1**1*EA", *(f"REF*LT*{n}" for n in range(600))],
+        ["LIN**BP*A", "SN1**1*EA", *(f"REF*{n}*a" for n in range(600)), *(f"REF*LT*{n}" for n in range(600))],
+        ["LIN**BP*A", "SN1**1*EA", "HL*4*3*T", *(f"REF*LT*{n}" for n in range(200)), *(f"HL*{n}*4*P" for n in range(5, 205))],
+        [*(f"MAN*GM*{n}" for n in range(200)), *("LIN**BP*A", "SN1**1*EA") * 200],
+    ],
+)
+def test_a_line_that_would_make_gigabytes_is_held(item: list[str]) -> None:
+    """What each of its lots, serials and packs repeats grows by the square: 40 KB made 1.4 million facts."""
+    body = interchange([[*HEAD, *ORDER, "HL*3*2*I", *item]])
+    assert len(body) < 20_000
+    (part,) = read(body)
+    assert [(line.path, line.reason) for line in part.lines if isinstance(line, Held)] == [
+        ("HL3", "the item names too many lots, serials or packs for all that it says of each: send it in several levels")
+    ]
+
+
+def test_a_line_with_thousands_of_serials_maps() -> None:
+    serials = [f"REF*SE*S{n:07}" for n in range(5000)]
+    (part,) = read(interchange([[*HEAD, *ORDER, "HL*3*2*I", "LIN*1*UP*036000291452*BP*BOLT*PL*10", "SN1**5000*EA", *serials, "REF*LT*L1"]]))
+    assert len(facts(part)) == 5001
+
+
 def test_other_sets_and_fragments_are_held_by_name() -> None:
     (part,) = read(SOUND.replace("ST*856", "ST*810"))
     assert part.format == "unsupported:x12-810"
