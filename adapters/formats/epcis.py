@@ -40,7 +40,7 @@ def read(value: Any) -> Document:
         raise Wrong("an EPCIS document must be a JSON object", "")
     type_ = value.get("type")
     if type_ not in ("EPCISDocument", "EPCISQueryDocument"):
-        if "epcisBody" in value or type_ not in TYPES:
+        if "epcisBody" in value or not isinstance(type_, str) or type_ not in TYPES:
             raise Wrong(f"type must be EPCISDocument, EPCISQueryDocument or an event type, not {shown(type_)}", "type")
         return Document("", (Raw(1, "", value, _names(value, Names(), "")),), frozenset(), True)
     if "@context" not in value:

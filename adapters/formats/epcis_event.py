@@ -135,6 +135,7 @@ class _Check:
         action = self._action(type_)
         epcs = {name: self._uris(v[name], name) for name in instances if name in v}
         counted = {name: self._quantities(name) for name in quantities if name in v}
+        places = self._place("bizLocation"), self._place("readPoint")
         event = Event(
             type=type_,
             action=action,
@@ -147,7 +148,7 @@ class _Check:
             transformation=self._uri(v, "transformationID"),
             step=self._word(v, "bizStep", voc.STEP),
             disposition=self._word(v, "disposition", voc.DISPOSITION),
-            place=self._place("bizLocation") or self._place("readPoint"),
+            place=places[0] or places[1],
             transactions=self._typed("bizTransactionList", "bizTransaction", voc.TRANSACTION),
             sources=self._typed("sourceList", "source", voc.PARTY),
             destinations=self._typed("destinationList", "destination", voc.PARTY),
@@ -306,6 +307,8 @@ class _Check:
         for n, element in enumerate(elements):
             path = ("sensorElementList", n)
             self._fields(element, {"sensorMetadata", "sensorReport"}, *path)
+            if not isinstance(element.get("sensorMetadata", {}), dict):
+                raise Wrong("must be a JSON object", self._at(*path, "sensorMetadata"))
             reports = element.get("sensorReport")
             if not isinstance(reports, list) or not reports:
                 raise Wrong("sensorReport must be a list with at least one report", self._at(*path, "sensorReport"))

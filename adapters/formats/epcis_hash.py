@@ -72,7 +72,7 @@ def pre_hash(event: Mapping[str, Any], names: Names, ignored: frozenset[str] = f
     """The canonical text that is hashed."""
     text = _Text(names)
     found = [f"eventType={event['type']}"]
-    found += [text.field(name, event[name], member, order) for name, member, order in _ORDER if name in event]
+    found += [text.field(name, event[name], member, order) for name, member, order in _ORDER if event.get(name) is not None]
     rest = {names.expand(name): value for name, value in event.items() if name not in _ORDERED and name not in _NOT_COUNTED}
     found += text.rest((name, value) for name, value in rest.items() if name != COMMENT and name not in ignored)
     return "".join(found)

@@ -217,6 +217,13 @@ def test_a_fault_of_the_document_holds_it_whole(change: Json, place: str) -> Non
     assert found.place == (place or "@context")
 
 
+@pytest.mark.parametrize("type_", [{"a": 1}, ["ObjectEvent"], 1, None])
+def test_a_type_that_is_no_text_is_held(type_: object) -> None:
+    (held,) = lines(json.dumps({"type": type_, "x": ["ObjectEvent", "eventTime"]}).encode())
+    assert isinstance(held, Held)
+    assert held.place == "type"
+
+
 def test_query_results_and_bare_events_are_taken_too() -> None:
     results = {"queryResults": {"queryName": "SimpleEventQuery", "resultsBody": {"eventList": [OBJECT]}}}
     (found,) = lines(json.dumps(json.loads(document()) | {"type": "EPCISQueryDocument", "epcisBody": results}).encode())
@@ -281,6 +288,36 @@ def test_what_is_no_gs1_key_stays_what_it_is(uri: str) -> None:
 )
 def test_scans_are_read(text: str, key: Key | None) -> None:
     assert scanned(text) == (key or (Key("00", "040123450000003338") if text.startswith("(00)") else None))
+
+
+# -- what a document may ask for
+
+
+SENSORS: Json = {
+    "type": "ObjectEvent",
+    "eventTime": "2026-01-05T08:00:00Z",
+    "eventTimeZoneOffset": "+00:00",
+    "action": "OBSERVE",
+    "sensorElementList": [{"sensorMetadata": {"time": "2026-01-05T08:00:00Z"}, "sensorReport": [{"type": "Temperature", "value": 2}]}],
+}
+
+
+@pytest.mark.parametrize("metadata", [None, 30, "time", ["time"]])
+def test_sensor_metadata_that_is_no_object_is_held(metadata: object) -> None:
+    (report,) = [element["sensorReport"] for element in SENSORS["sensorElementList"]]
+    (held,) = lines(document(SENSORS | {"sensorElementList": [{"sensorMetadata": metadata, "sensorReport": report}]}))
+    assert isinstance(held, Held)
+    assert held.place == "eventList[0].sensorElementList[0].sensorMetadata"
+
+
+def test_a_read_point_is_checked_beside_a_location_too() -> None:
+    (held,) = lines(document(SENSORS | {"readPoint": "urn:x:1", "bizLocation": {"id": "urn:x:2"}}))
+    assert isinstance(held, Held)
+    assert held.place == "eventList[0].readPoint"
+
+
+def test_a_place_that_is_null_is_none_and_counts_for_nothing_in_the_hash() -> None:
+    assert fact(SENSORS | {"readPoint": None, "bizLocation": None}).envelope.key == fact(SENSORS).envelope.key
 
 
 # -- the same event, told otherwise
