@@ -98,4 +98,7 @@ def _names(value: Json, outer: Names, place: str) -> Names:
     try:
         return outer.within(value["@context"])
     except ValueError:
-        raise Wrong("@context must be a URI, an object, or a list of these", f"{place}.@context".lstrip(".")) from None
+        raise Wrong(
+            f"@context must be a URI, an object, or a list of these, with namespaces of at most {voc.IRI_CHARS_MAX} characters",
+            f"{place}.@context".lstrip("."),
+        ) from None

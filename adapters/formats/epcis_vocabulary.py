@@ -5,9 +5,12 @@ A value of a standard vocabulary is a bare word of that vocabulary (`shipping`),
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+IRI_CHARS_MAX = 300  # of a namespace: it is written out in the name of each field that is in it
 
 STEPS = frozenset({
     "accepting", "arriving", "assembling", "collecting", "commissioning", "consigning", "creating_class_instance", "cycle_counting",
@@ -83,23 +86,25 @@ _DECLARED = {
 class Names:
     """What names mean in a document or event. `open`: a context lies elsewhere, which the hub never fetches, and may declare any word."""
 
-    terms: Mapping[str, str] = field(default_factory=lambda: _DECLARED)
+    terms: ChainMap[str, str] = field(default_factory=lambda: ChainMap(_DECLARED))
     open: bool = False
 
     def within(self, context: Any) -> "Names":
         """The names inside an object with a `@context` of its own. Raises ValueError for what is no context."""
-        terms, is_open = dict(self.terms), self.open
+        own, is_open = dict[str, str](), self.open
         for entry in context if isinstance(context, list) else [context]:
             if isinstance(entry, dict):
                 for term, meaning in entry.items():
                     iri = meaning.get("@id", "") if isinstance(meaning, dict) else meaning
                     if isinstance(iri, str) and not term.startswith("@"):
-                        terms[term] = iri
+                        if len(iri) > IRI_CHARS_MAX:
+                            raise ValueError
+                        own[term] = iri
             elif isinstance(entry, str) and is_uri(entry):
                 is_open = is_open or _STANDARD_CONTEXT.fullmatch(entry) is None
             elif entry is not None:
                 raise ValueError
-        return Names(terms, is_open)
+        return Names(self.terms.new_child(own), is_open)  # no copy: each event may have a context of its own
 
     def known(self, name: str) -> bool:
         """Whether an extension may be called that: in a namespace, a JSON-LD keyword, or a word that some context may declare."""

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,25 @@ def test_a_read_point_is_checked_beside_a_location_too() -> None:
 
 def test_a_place_that_is_null_is_none_and_counts_for_nothing_in_the_hash() -> None:
     assert fact(SENSORS | {"readPoint": None, "bizLocation": None}).envelope.key == fact(SENSORS).envelope.key
+
+
+def test_contexts_of_events_do_not_repeat_that_of_the_document() -> None:
+    """800 KB: a copy of the document's names for each event would take 3 GiB."""
+    names = {f"t{n}": f"urn:x:{n}:" for n in range(20_000)}
+    value = json.loads(document(*[SENSORS | {"@context": {"mine": "urn:m:"}, "mine:a": 1}] * 4000, **{"@context": [CONTEXT[0], names]}))
+    tracemalloc.start()
+    found = epcis.read(value)
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
+    assert found.events[-1].names.expand("t7:a") == "{urn:x:7:}a"
+    assert found.events[-1].names.expand("mine:a") == "{urn:m:}a"
+
+
+def test_a_namespace_of_any_length_is_held() -> None:
+    """It stands in the name of each field that is in it: 200 KB would make 2 GB."""
+    (held,) = lines(document(SENSORS | {"e:a": 1}, **{"@context": [CONTEXT[0], {"e": "urn:" + "x" * 300}]}))
+    assert isinstance(held, Held)
+    assert held.place == "@context"
 
 
 # -- the same event, told otherwise
