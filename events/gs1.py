@@ -37,6 +37,7 @@ _QUALIFIERS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+_PARTS_MAX = 2 + 2 * max(map(len, _QUALIFIERS.values()))  # of a path: a key with all its qualifiers
 _UNITS = {"00", "401", "402", "8003", "8004"}  # keys of what holds or is moved as one: logistic units, consignments, shipments, assets
 
 
@@ -106,7 +107,7 @@ def thing_of(key: Key, other: str = "serial") -> dict[str, str]:
 
 def _of_link(path: str) -> Key | None:
     """The last primary key in a path counts, so that a resolver may put folders of its own before it."""
-    parts = [unquote(part) for part in path.strip("/").split("/")]
+    parts = [unquote(part) for part in path.strip("/").rsplit("/", _PARTS_MAX)[-_PARTS_MAX:]]
     for at in range(len(parts) - 2, -1, -1):
         if parts[at] in _QUALIFIERS and (key := _primary(parts[at], parts[at + 1])):
             rest = parts[at + 2 :]

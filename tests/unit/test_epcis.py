@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -289,6 +290,13 @@ def test_what_is_no_gs1_key_stays_what_it_is(uri: str) -> None:
 )
 def test_scans_are_read(text: str, key: Key | None) -> None:
     assert scanned(text) == (key or (Key("00", "040123450000003338") if text.startswith("(00)") else None))
+
+
+def test_a_long_link_takes_time_in_proportion() -> None:
+    began = time.process_time()
+    assert parse("https://id.gs1.org" + "/01/04012345123456/x" * 200_000) is None
+    assert parse("https://example.com" + "/01/x" * 200_000 + "/01/04012345123456/10/L1") == Key("01", "04012345123456", (("10", "L1"),))
+    assert time.process_time() - began < 5
 
 
 # -- what a document may ask for
