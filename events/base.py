@@ -124,7 +124,7 @@ def decoded(type_name: EventType, version: int, stored: bytes) -> Event:
         if version == cls.version:
             return decoder.decode(stored)
         return msgspec.convert(upcast(type_name, version, canonical.loads(stored)), cls)
-    except (msgspec.MsgspecError, UnicodeDecodeError, Refused, KeyError, TypeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Refused, KeyError, TypeError) as error:
         raise Corrupt(f"a stored {type_name} version {version} does not decode: {error}") from error
 
 

@@ -48,6 +48,7 @@ def test_threads_that_meet_a_type_for_the_first_time_at_once_do_not_crash(attemp
         (b'{"source":"twice"}', 2, b"{}"),
         (b"{}", 2, b'{"output":"\x83"}'),
         (b"{}", 2, b"{"),
+        (b"{}", 2, b'{"x":' + b"[" * 5000),
         (b"{}", 1, b"{"),
         (b"{}", 1, b"[]"),
         (b"{}", 0, b"{}"),
