@@ -67,11 +67,12 @@ class Key:
 
 def parse(uri: str) -> Key | None:
     """The GS1 key that a URI names; None where it names none."""
+    key = None
     if urn := _URN.fullmatch(uri):
-        return _of_urn(urn[1].lower(), urn[2].lower(), urn[3])
-    if link := _LINK.match(uri):
-        return _of_link(link[1])
-    return None
+        key = _of_urn(urn[1].lower(), urn[2].lower(), urn[3])
+    elif link := _LINK.match(uri):
+        key = _of_link(link[1])
+    return key if key is not None and key.path.isprintable() else None  # %00 and its like stand in no key
 
 
 def scanned(text: str) -> Key | None:
@@ -178,7 +179,7 @@ def _upui(prefix: str, reference: str, serial: str) -> Key:
 
 
 def _itip(prefix: str, reference: str, piece: str, total: str, serial: str) -> Key:
-    if len(piece + total) != 4:
+    if not re.fullmatch(r"[0-9]{4}", piece + total):
         raise ValueError
     return Key("8006", _gtin(prefix, reference) + piece + total, _pairs(("21", serial)))
 

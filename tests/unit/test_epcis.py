@@ -270,6 +270,9 @@ def test_urn_and_digital_link_name_the_same_key(urn: str, link: str) -> None:
         "http://transaction.acme.com/po/12345678",
         "geo:47.5,11.1",
         "urn:epc:id:sgtin:a.b.c",
+        "urn:epc:id:sgtin:4012345.012345.%00",
+        "urn:epc:id:itip:4012345.012345.0X.02.9",
+        "https://id.gs1.org/01/04012345123456/21/a%0Ab",
     ],
 )
 def test_what_is_no_gs1_key_stays_what_it_is(uri: str) -> None:
