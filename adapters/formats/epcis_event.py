@@ -345,7 +345,7 @@ class _Check:
             if name in rest:
                 rest[name] = self._word(self._value, name, vocabulary)
         for name, vocabulary in (("bizTransactionList", voc.TRANSACTION), ("sourceList", voc.PARTY), ("destinationList", voc.PARTY)):
-            entries = [e | ({"type": vocabulary.standard(e["type"])} if "type" in e else {}) for e in rest.get(name, ())]
+            entries = [e | ({"type": vocabulary.standard(e["type"])} if e.get("type") else {}) for e in rest.get(name, ())]
             if entries:
                 rest[name] = _sorted(entries)
         return {"event": self._value["type"], **rest}

@@ -322,6 +322,11 @@ def test_sensor_metadata_that_is_no_object_is_held(metadata: object) -> None:
     assert held.place == "eventList[0].sensorElementList[0].sensorMetadata"
 
 
+def test_the_type_of_a_document_that_is_null_is_none() -> None:
+    (entry,) = fact(SENSORS | {"bizTransactionList": [{"type": None, "bizTransaction": "urn:x:1"}]}).envelope.details["bizTransactionList"]
+    assert entry == {"bizTransaction": "urn:x:1", "type": None}
+
+
 def test_a_read_point_is_checked_beside_a_location_too() -> None:
     (held,) = lines(document(SENSORS | {"readPoint": "urn:x:1", "bizLocation": {"id": "urn:x:2"}}))
     assert isinstance(held, Held)
