@@ -113,7 +113,7 @@ class Settings:
         _check_exposure(host, token)
         mqtt, mqtt_where = source.text("HUB_MQTT_URL", "mqtt", "url", "")
         kafka, kafka_where = source.brokers("HUB_KAFKA", "kafka", "brokers")
-        watch, _ = source.text("HUB_WATCH", "watch", "folder", "")
+        watch, watch_where = source.text("HUB_WATCH", "watch", "folder", "")
         return Settings(
             home=home,
             database_url=_database_url(source.secret("HUB_DATABASE_URL")),
@@ -124,7 +124,7 @@ class Settings:
             mqtt_topics=source.names("HUB_MQTT_TOPICS", "mqtt", "topics", DEFAULT_MQTT_TOPICS),
             kafka_brokers=_kafka_brokers(kafka, kafka_where) if kafka else None,
             kafka_topics=source.names("HUB_KAFKA_TOPICS", "kafka", "topics", DEFAULT_KAFKA_TOPICS),
-            watch=_path(watch, here) if watch else None,
+            watch=_path(watch, here, watch_where) if watch else None,
             partners=source.partners(),
         )
 
@@ -235,14 +235,21 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} cannot be read ({error}): correct its permissions or encoding (UTF-8)") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is not TOML ({error}): correct that line") from error
+    except RecursionError:
+        raise ConfigError(f"{file} has lists or tables nested hundreds deep: no setting is, remove them") from None
 
 
 def _listen(text: str, where: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host if ":" not in host else ""
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+    if not colon or not host or not _is_port(port):
         raise ConfigError(f"{where}: {text!r} is not HOST:PORT: write for example {DEFAULT_LISTEN} or [::1]:8080")
     return host, int(port)
+
+
+def _is_port(text: str) -> bool:
+    """Whether a text is 0 to 65535; Python makes no number of thousands of digits."""
+    return text.isascii() and text.isdigit() and len(text.lstrip("0")) <= 5 and int(text) < 65536
 
 
 def is_loopback(host: str) -> bool:
@@ -292,18 +299,21 @@ def _kafka_brokers(text: str, where: str) -> str:
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
         host, _, port = part.rpartition(":")
-        if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        if not host or not _is_port(port) or not int(port):
             raise ConfigError(f"{where}: {part!r} is not HOST:PORT: write for example localhost:9092,other:9092")
     return ",".join(parts)
 
 
 def home_path(environ: Mapping[str, str], here: Path) -> Path:
     """Where the home is, or would be."""
-    return _path(environ.get("HUB_HOME") or ".hub", here)
+    return _path(environ.get("HUB_HOME") or ".hub", here, "HUB_HOME")
 
 
-def _path(text: str, here: Path) -> Path:
-    return Path(os.path.abspath(here / Path(text).expanduser()))
+def _path(text: str, here: Path, where: str) -> Path:
+    try:
+        return Path(os.path.abspath(here / Path(text).expanduser()))
+    except RuntimeError as error:
+        raise ConfigError(f"{where}: {text!r} is in the home of a user that is not known ({error}): write the whole path") from None
 
 
 def _listed(names: set[str] | frozenset[str]) -> str:
