@@ -248,8 +248,8 @@ def _listen(text: str, where: str) -> tuple[str, int]:
 
 
 def _is_port(text: str) -> bool:
-    """Whether a text is 0 to 65535; Python makes no number of thousands of digits."""
-    return text.isascii() and text.isdigit() and len(text.lstrip("0")) <= 5 and int(text) < 65536
+    """Whether a text is 0 to 65535; Python makes no number of thousands of digits, zeros or not."""
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 65536
 
 
 def is_loopback(host: str) -> bool:

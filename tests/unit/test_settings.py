@@ -70,6 +70,7 @@ def test_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
         ('[api]\nlisten = "8080"', ["api.listen", "HOST:PORT"]),
         ('[api]\nlisten = "localhost:99999"', ["api.listen", "HOST:PORT"]),
         (f'[api]\nlisten = "localhost:{"9" * 5000}"', ["api.listen", "HOST:PORT"]),
+        (f'[api]\nlisten = "localhost:{"0" * 5000}80"', ["api.listen", "HOST:PORT"]),
         (f'[kafka]\nbrokers = "k1:{"9" * 5000}"', ["kafka.brokers", "HOST:PORT"]),
         ("x = " + "[" * 5000 + "]" * 5000, ["hub.toml", "nested"]),
         ('[watch]\nfolder = "~nobody-of-that-name/in"', ["watch.folder", "whole path"]),
