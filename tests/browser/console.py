@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from psycopg import conninfo, sql
 
 from events import Fact
 from hub.app.servers.postgres import Database
+from hub.app.servers.process import free_port
 from hub.app.settings import Settings
 from hub.app.wiring import Hub
 from hub.log.migrate import migrate
@@ -109,9 +109,7 @@ class Console:
 def running(owner_url: str, home: Path, token: str = "") -> Iterator[Console]:
     """`hub-api` as the supervisor starts it, on a free port."""
     migrate(owner_url)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     env = {name: value for name, value in os.environ.items() if not name.startswith("HUB_")}
     env |= {"HUB_HOME": str(home), "HUB_DATABASE_URL": owner_url, "HUB_LISTEN": f"127.0.0.1:{port}"} | (
         {"HUB_API_TOKEN": token} if token else {}

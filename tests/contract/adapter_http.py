@@ -14,9 +14,10 @@ import uvicorn
 from adapters.http_queue import HttpQueue
 from hub.app.api import make_app
 from hub.app.servers.postgres import Database
+from hub.app.servers.process import free_port
 from hub.app.settings import Settings
 from hub.app.wiring import Hub
-from tests.contract.adapter_sources import HOST, WAIT_S, free_port
+from tests.contract.adapter_sources import HOST, WAIT_S
 
 
 class Served(HttpQueue):

@@ -17,7 +17,8 @@ from adapters.mqtt import MqttAdapter
 from hub.app.home import Home
 from hub.app.servers import process
 from hub.app.servers.broker import ACK_WAIT_S, Broker
-from tests.contract.adapter_sources import HOST, WAIT_S, free_port
+from hub.app.servers.process import free_port
+from tests.contract.adapter_sources import HOST, WAIT_S
 
 
 @dataclass(frozen=True)

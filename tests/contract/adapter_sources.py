@@ -6,7 +6,6 @@ clients got, never by what an adapter says.
 
 import os
 import signal
-import socket
 import time
 import uuid
 from collections.abc import Sequence
@@ -57,13 +56,6 @@ class Source(Protocol):
     def start(self) -> None: ...
     def freeze(self) -> None: ...
     def thaw(self) -> None: ...
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 # -- a folder -------------------------------------------------------------------------------------------------------------------------

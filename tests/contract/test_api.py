@@ -21,12 +21,12 @@ from events.errors import Corrupt, Refused, Unavailable
 from hub import limits
 from hub.app.api import make_app
 from hub.app.servers.postgres import Database
+from hub.app.servers.process import free_port
 from hub.app.settings import Secret, Settings
 from hub.app.wiring import Hub
 from hub.intake.door import Loop
 from hub.log.migrate import migrate
 from tests.contract.adapter_http import Served
-from tests.contract.adapter_sources import free_port
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 

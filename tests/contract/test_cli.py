@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from events.procurement import GoodsReceived
 from events.vocabulary import Quantity, Thing
 from hub import limits
 from hub.app.cli import output
+from hub.app.servers.process import free_port
 from hub.app.settings import Settings
 from hub.app.wiring import open_hub
 
@@ -276,12 +276,6 @@ def test_what_is_unknown_or_ambiguous_is_exit_1(home: Path) -> None:
         assert (found.code, len(found.rows)) == (1, 1)
         assert hub(home, *words).code == 1
     assert "nothing was sent" in hub(home, "quarantine", "redrive", "nosuch", "--json").said
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_serve_as_json_says_when_it_is_ready_and_a_taken_port_says_so(tmp_path: Path) -> None:

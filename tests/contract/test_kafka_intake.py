@@ -14,9 +14,9 @@ from adapters.kafka import KafkaAdapter, asyncapi_document
 from events.errors import Unavailable
 from hub.app import settings
 from hub.app.servers.kafka import Kafka
-from hub.app.servers.process import wait_until
+from hub.app.servers.process import free_port, wait_until
 from hub.intake.delivery import Delivery, Outcome
-from tests.contract.adapter_sources import WAIT_S, KafkaRoad, KafkaTopic, free_port
+from tests.contract.adapter_sources import WAIT_S, KafkaRoad, KafkaTopic
 from tests.contract.adapter_suite import Store, child, drain, facts, receive, running
 
 pytestmark = pytest.mark.kafka

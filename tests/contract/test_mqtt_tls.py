@@ -18,9 +18,10 @@ from cryptography.x509.oid import NameOID
 from adapters.mqtt import MqttAdapter
 from events.errors import Unavailable
 from hub.app.servers import process
+from hub.app.servers.process import free_port
 from hub.app.settings import Settings
 from hub.app.worker import adapters_of
-from tests.contract.adapter_sources import HOST, free_port
+from tests.contract.adapter_sources import HOST
 
 LOGIN = ("hub@line 1", "p@ss/w:rd%41")
 

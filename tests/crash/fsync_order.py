@@ -45,7 +45,7 @@ from tests.crash.deliveries import Sent, delivery
 from tests.crash.ground import Access, Child, Ground, Missing, Server, Trial
 from tests.crash.hubs import run_shipped
 from tests.crash.report import Found
-from tests.crash.roads import Counts, drop, file_name, free_port, post, produce, publish
+from tests.crash.roads import Counts, drop, file_name, post, produce, publish
 from tests.crash.strace import Strace, calls
 from tests.crash.wal import Durable, Wal, lsn
 from tests.crash.wire import CALLS, Ack, Wire
@@ -115,7 +115,7 @@ def run(ground: Ground) -> Found:
         if not made.wait(30) or made.code != 0:
             raise AssertionError(f"the topic was not made: {process.tail(ground.log)}")
         settings = Settings(
-            home=ground.folder / "home", api_port=free_port(), watch=ground.folder / "inbox", mqtt_url=mqtt.url, mqtt_topics=(MQTT_TOPIC,),
+            home=ground.folder / "home", api_port=process.free_port(), watch=ground.folder / "inbox", mqtt_url=mqtt.url, mqtt_topics=(MQTT_TOPIC,),
             kafka_brokers=log.brokers, kafka_topics=(KAFKA_TOPIC,),
         )  # fmt: skip
         (ground.folder / "inbox").mkdir()

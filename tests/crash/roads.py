@@ -9,7 +9,6 @@ import json
 import mmap
 import os
 import signal
-import socket
 import struct
 import time
 from collections.abc import Callable
@@ -36,12 +35,6 @@ class Counts:
     def open(self) -> int:
         begun, acked = struct.unpack("qq", self._memory[:])
         return int(begun - acked)
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 Body = Callable[[int], bytes]  # the bytes of delivery n

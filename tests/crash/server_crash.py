@@ -25,7 +25,7 @@ from tests.crash.counted import judge, judge_views, stored
 from tests.crash.deliveries import body, delivery
 from tests.crash.ground import Access, Ground, Server, Trial
 from tests.crash.report import ROOT, Found
-from tests.crash.roads import Counts, drop, free_port, post
+from tests.crash.roads import Counts, drop, post
 
 HTTP_SOURCES = 2
 BACK_S = 30.0  # by then the hub must be ready again and every view at the head as of the restart
@@ -41,7 +41,7 @@ def run(ground: Ground) -> Found:
     hub: subprocess.Popen[bytes] | None = None
     try:
         server.start()
-        access, port = Access(server.url("trial")), free_port()
+        access, port = Access(server.url("trial")), process.free_port()
         inbox = ground.folder / "inbox"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HUB_")} | {
             "HUB_HOME": str(ground.folder / "home"),

@@ -25,6 +25,7 @@ import psycopg
 
 from events import Fact
 from events.base import microseconds
+from hub.app.servers.process import free_port
 from hub.log.codec import COPY, COPY_BEGIN, COPY_END, encode, packed
 from hub.log.group import GroupLog
 from hub.log.migrate import migrate
@@ -355,10 +356,8 @@ def _threads(works: Sequence[Callable[[], object]]) -> float:
 
 @contextlib.contextmanager
 def _umadb_server() -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-        probe.close()
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"127.0.0.1:{free_port()}"
         program = Path(sys.executable).with_name("umadb")
         server = subprocess.Popen(
             [program, "--listen", address, "--db-path", f"{folder}/uma.db"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

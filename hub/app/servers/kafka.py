@@ -251,10 +251,10 @@ class Kafka:
 
     def _configure(self) -> None:
         known = [int(port) for port in _recorded(self.folder).get("ports", [0, 0])]
-        port = self._wanted_port or (known[0] if _is_free(known[0]) else _free_port())
+        port = self._wanted_port or (known[0] if _is_free(known[0]) else process.free_port())
         if not _is_free(port):
             raise Unavailable(f"Kafka: port {port} of 127.0.0.1 is in use: end what listens there or choose another port")
-        controller = known[1] if known[1] != port and _is_free(known[1]) else _free_port()
+        controller = known[1] if known[1] != port and _is_free(known[1]) else process.free_port()
         self._ports = [port, controller]
         self.brokers = f"127.0.0.1:{port}"
         settings = _SETTINGS | {
@@ -358,12 +358,6 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return port != 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # -- in the foreground --

@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -97,6 +98,13 @@ def wait_until(happened: Callable[[], bool], seconds: float, *, every: float = 0
 
 
 # -- children --
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def ends_with_parent(signum: signal.Signals, before: Callable[[], None] | None = None) -> Callable[[], None]:
