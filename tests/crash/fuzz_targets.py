@@ -9,18 +9,17 @@ import hmac
 import json
 import pickle
 import re
-import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from datetime import timedelta
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
 from events import canonical, gs1
-from events.base import _EPOCH, Envelope, Event, Fact, Recorded, event_class, validated
+from events.base import Envelope, Event, Fact, Recorded, event_class, validated
 from events.errors import Corrupt, Refused
 from events.vocabulary import NAME_BYTES_MAX, Thing
 from hub.app.api import Guard
@@ -32,6 +31,7 @@ from hub.intake.mapping import Context, Held, Line, Mapping, Part
 from hub.log import codec
 from projections.naming import named
 from projections.trace import resolve
+from tests import copied
 from tests.crash.fuzz_inputs import SEEDS, seeds, squares
 from tests.facts import START
 
@@ -83,7 +83,8 @@ def check_fact(fact: Fact) -> None:
     """A fact can be encoded, its row holds what PostgreSQL can keep, and comes back as the same fact with the same digest."""
     row = codec.encode(fact)
     packed = codec.packed(row, 7, 3, 11)
-    back = codec.decode(as_selected(packed))
+    (fields,) = copied.rows(packed)
+    back = codec.decode(copied.as_selected(fields))
     must(back.fact.event == fact.event, "the event that comes back is another")
     must(row.digest == fact.digest() == back.fact.digest(), "the digest that comes back is another")
     must(codec.packed(codec.encode(back.fact), 7, 3, 11) == packed, "the row that comes back is another")
@@ -93,20 +94,6 @@ def check_fact(fact: Fact) -> None:
     must(event_class(fact.event.type).of(fact.event.data()) == fact.event, "its data, as it is shown, is another event")
     must(json.loads(row.data) == json.loads(canonical.dumps(fact.event.data())), "its data is shown otherwise than it is stored")
     named(fact.event)
-
-
-def as_selected(packed: bytes) -> tuple[Any, ...]:
-    """A row in the binary COPY format as psycopg gives it when `codec.COLUMNS` are selected; read by the format's description, not by the codec."""
-    (count,), at, fields = struct.unpack_from("!h", packed), 2, []
-    for _ in range(count):
-        (length,) = struct.unpack_from("!i", packed, at)
-        fields.append(packed[at + 4 : at + 4 + length])
-        at += 4 + length
-    must((count, at) == (14, len(packed)), "the packed row is no row of 14 fields")
-    position, version, occurred, effective, recorded = (int.from_bytes(fields[n], "big", signed=True) for n in (0, 2, 9, 10, 11))
-    stream, type_, source, key = (fields[n].decode() for n in (1, 3, 7, 8))
-    times = [_EPOCH + timedelta(microseconds=us) for us in (occurred, effective, recorded)]
-    return position, stream, version, type_, int.from_bytes(fields[4], "big"), source, key, *times, fields[12], fields[13]
 
 
 # -- mappings -------------------------------------------------------------------------------------------------------------------------------
@@ -324,7 +311,7 @@ def _settings(body: bytes) -> tuple[str]:
 
 
 def _settings_told(found: tuple[str]) -> list[str]:
-    return [f"{one.name} {f'{one.name}=None' in found[0]}" for one in fields(Settings)] + [str(found[0].count("Partner("))[:1]]
+    return [f"{one.name} {f'{one.name}=None' in found[0]}" for one in fields_of(Settings)] + [str(found[0].count("Partner("))[:1]]
 
 
 def _asked(body: bytes, token: str | None) -> int:

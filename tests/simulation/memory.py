@@ -6,17 +6,16 @@ tables are what its Python reference makes of the facts that were folded into th
 
 import contextlib
 import hashlib
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import psycopg
 
-from events.base import _EPOCH, Recorded
+from events.base import Recorded
 from events.errors import Unavailable
 from hub.log.codec import decode, receipt_bytes
 from hub.log.follow import Follower, View, live_schema, shadow_schema, shape
@@ -24,11 +23,8 @@ from hub.log.store import Log
 from hub.points import reach
 from projections.base import Table, TableView
 from replay.tables import ReplayTables, TableDifference
+from tests import copied
 from tests.simulation.references import Rows, tables_of
-
-_FIELD = struct.Struct("!i")
-_COUNT = struct.Struct("!h")
-COLUMNS = 14
 
 
 @dataclass
@@ -81,28 +77,15 @@ class Store:
 
     def insert(self, block: bytes) -> None:
         """Add rows in the binary COPY format. Raises `UniqueViolation` as the table's keys do."""
-        at = 0
-        while at < len(block):
-            (count,) = _COUNT.unpack_from(block, at)
-            assert count == COLUMNS, count
-            at += _COUNT.size
-            fields = []
-            for _ in range(count):
-                (length,) = _FIELD.unpack_from(block, at)
-                at += _FIELD.size + length
-                fields.append(block[at - length : at])
-            self._insert_row(fields)
+        for fields in copied.rows(block):
+            self._insert_row(copied.as_selected(fields), key=fields[5], digest=fields[6])
 
-    def _insert_row(self, fields: Sequence[bytes]) -> None:
-        at, stream, version, type_, schema, key, digest, source, business_key, occurred, effective, recorded, meta, data = fields
-        position, name, number = _integer(at), stream.decode(), _integer(version)
-        if position <= len(self.rows) or key in self.receipts or number <= self.versions.get(name, 0):
-            raise psycopg.errors.UniqueViolation(f"position {position}, version {number} of {name} or the key is there already")
-        times = [_EPOCH + timedelta(microseconds=_integer(t)) for t in (occurred, effective, recorded)]
+    def _insert_row(self, row: tuple[Any, ...], key: bytes, digest: bytes) -> None:
+        position, name, number = row[:3]
         before = self.versions.get(name, 0)
-        self.rows.append(
-            (position, name, number, type_.decode(), _integer(schema), source.decode(), business_key.decode(), *times, meta, data)
-        )
+        if position <= len(self.rows) or key in self.receipts or number <= before:
+            raise psycopg.errors.UniqueViolation(f"position {position}, version {number} of {name} or the key is there already")
+        self.rows.append(row)
         self.receipts[key], self.versions[name] = (position, digest), number
 
         def undo() -> None:
@@ -129,10 +112,6 @@ class Store:
         """The receipt of the fact at a position."""
         row = self.rows[position - 1] if 0 < position <= len(self.rows) else None
         return None if row is None else receipt_bytes(row[5], row[6])
-
-
-def _integer(field_: bytes) -> int:
-    return int.from_bytes(field_, "big", signed=True)
 
 
 class Connection:
