@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from events.errors import Refused
 from hub import limits
-from hub.log.follow import live_schema, step
+from hub.log.follow import live_schema, shadow_schema, step
 from projections.base import TableView
 from replay.shadow import Shadow
 from replay.tables import Ground, Session, ground_of
@@ -41,7 +41,7 @@ def _swap(session: Session, views: Sequence[TableView]) -> int:
             tables.hold(live_schema(view.name))
         head = tables.head()
         for view in views:
-            while step(tables, view, Shadow(session, view).schema, limits.FOLLOW_BATCH_MAX, head):
+            while step(tables, view, shadow_schema(view.name), limits.FOLLOW_BATCH_MAX, head):
                 pass
             tables.swap(view.name)
         return head

@@ -75,7 +75,7 @@ def trace(cursor: Cursor, text: str, direction: str) -> dict[str, Any]:
 def status(hub: Hub) -> dict[str, Any]:
     """`hub status --json`."""
     with reading(hub) as cursor:
-        row = cursor.execute("select coalesce(max(position), 0) from log.event").fetchone()
+        head = Tables(cursor).head()
         positions = queries.view_positions(cursor)
         complete = len(positions) == len(views())
         held = cursor.execute("select count(*) from view_quarantine.entry where not settled").fetchone() if complete else None
@@ -88,7 +88,7 @@ def status(hub: Hub) -> dict[str, Any]:
         ],
         "database_url": hub.read_url,
         "owner_url": hub.database.owner_url,
-        "head": int(row[0]) if row else 0,
+        "head": head,
         "views": positions,
         "trouble": trouble,
         "oldest_unprocessed_s": lag_s,
