@@ -162,10 +162,8 @@ class Worker:
         """The process; goes on after what another has done."""
         signal.signal(signal.SIGPROF, _too_slow)
         self._judge, begun = Judge(self.target), self.target.begin()
-        self._pool, self._deep = (
-            [body for body in begun if len(body) <= POOL_BYTES_MAX],
-            list[bytes](),
-        )  # all that brought something new; of these, what was mapped
+        self._pool = [body for body in begun if len(body) <= POOL_BYTES_MAX]  # all that brought something new
+        self._deep: list[bytes] = []  # of these, what was mapped
         self._known: set[str] = set()
         self._bad: Counter[tuple[str, str]] = Counter()
         self._sampled: list[tuple[bytes, bytes]] = []

@@ -196,6 +196,10 @@ class Access:
     def follow(self) -> str:
         return Database(self.owner).url("hub_follow")
 
+    def head(self) -> int:
+        """The last position of the log."""
+        return int(self.ask("select coalesce(max(position), 0) from log.event")[0][0])
+
     def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of a query as the owner, on a connection of its own."""
         with psycopg.connect(self.owner, autocommit=True) as connection:

@@ -44,11 +44,10 @@ def followed() -> tuple[TableView, ...]:
     return (*views(), Tally())
 
 
-def at_head(access: Access) -> bool:
-    """Whether every live view has come to the head of the log."""
-    ((head,),) = access.ask("select coalesce(max(position), 0) from log.event")
+def followed_to(access: Access, position: int) -> bool:
+    """Whether every live view has come that far."""
     try:
-        return all(access.ask(f"select position from view_{view.name}.position")[0][0] >= head for view in followed())  # noqa: S608 - our own names
+        return all(access.ask(f"select position from view_{v.name}.position")[0][0] >= position for v in followed())  # noqa: S608 - our own names
     except psycopg.errors.UndefinedTable:
         return False  # no follower lived long enough yet to make it
 

@@ -19,7 +19,7 @@ from hub.app.servers import process
 from hub.app.wiring import mappings
 from tests.crash import mechanisms
 from tests.crash.ground import Child, Ground, Trial
-from tests.crash.hubs import Stops
+from tests.crash.hubs import Stops, followed_to
 from tests.crash.report import Found
 from tests.crash.traffic import Traffic
 
@@ -101,11 +101,11 @@ def _pause(
     found.exercised[where] += 1
     found.exercised["longer" if longer else "shorter"] += 1
     found.exercised["longer with a lock"] += longer and where in HOLDS
-    head = traffic.head()
+    head = traffic.access.head()
     time.sleep(pause_s)  # the fault itself
     if longer:
         # what the log holds by now is more than the paused one can have left committed; the others bring it, and the views to it
-        if process.wait_until(lambda: traffic.head() > head and traffic.followed_to(head + 1), 3 * pause_s + 5, every=0.02):
+        if process.wait_until(lambda: traffic.access.head() > head and followed_to(traffic.access, head + 1), 3 * pause_s + 5, every=0.02):
             found.exercised["taken over"] += 1
         else:
             wrong("not taken over")

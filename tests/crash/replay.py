@@ -35,7 +35,7 @@ from replay.rebuild import rebuild
 from replay.verify import verify
 from tests.crash import mechanisms
 from tests.crash.ground import Access, Child, Ground, Trial
-from tests.crash.hubs import Death, Stops, Tally, at_head, followed, run_follow
+from tests.crash.hubs import Stops, Tally, followed, followed_to, run_follow
 from tests.crash.report import Found
 from tests.histories import copies
 
@@ -137,10 +137,10 @@ class _Trial:
 
     def _beside_traffic(self) -> None:
         """Verify, promote, verify again, while the log grows and followers die; then what was promoted against a shadow of the end."""
-        before = self._head()
+        before = self.access.head()
         self._begin_traffic()
         until = time.monotonic() + 30
-        while self._head() == before and time.monotonic() < until:
+        while self.access.head() == before and time.monotonic() < until:
             self._go_on()
             time.sleep(0.02)
         self._count("verified beside traffic", (self._verified() or 0) > before)
@@ -149,7 +149,7 @@ class _Trial:
         self._count("promoted beside traffic", promoting.code == 0)
         self._wrong("verify says otherwise", self._verified() is None)
         self._end_traffic()
-        head = self._head()
+        head = self.access.head()
         self._wrong("verify says otherwise", self._verified() != head)
         self._compare(self._judged(live_schema, head), self._judged(shadow_schema, head), "promoted")
 
@@ -157,13 +157,13 @@ class _Trial:
 
     def _rebuild(self, size: int, *, dies: bool) -> dict[str, str]:
         """Every view in a process of its own; what each said its digest is. With `dies` each is killed half way from where it stands."""
-        head = self._head()
+        head = self.access.head()
         children, before = [], {}
         for n, view in enumerate(followed()):
             at, _ = before[view.name] = self._shadow(view)
             batches = max(1, (head - at) // size // 2)
-            death = Death(self.rng.choice(("view written", "position moved")), batches, 0) if dies else None
-            work = partial(_rebuild, self.stops, FOLLOWERS + n, death)
+            self.stops.give(FOLLOWERS + n, self.rng.choice(("view written", "position moved")) if dies else None, batches)
+            work = partial(_rebuild, self.stops, FOLLOWERS + n)
             children.append(self.ground.fork(f"rebuild {view.name} {size}", work, self.access.follow, view, size, self._record(view)))
         self._await(children)
         for n, (view, child) in enumerate(zip(followed(), children, strict=True)):
@@ -181,7 +181,8 @@ class _Trial:
 
     def _leave_older(self) -> None:
         """A rebuild of the tally by an older program, killed half way through a batch of its own size."""
-        work = partial(_rebuild, self.stops, FOLLOWERS, Death("view written", 3, 0))
+        self.stops.give(FOLLOWERS, "view written", 3)
+        work = partial(_rebuild, self.stops, FOLLOWERS)
         child = self.ground.fork("older", _as_older, work, self.access.follow, _Older(), 100, self._record(Tally()))
         self._await([child])
         self._older = self._shadow(Tally())[1]
@@ -199,7 +200,7 @@ class _Trial:
 
     def _begin_traffic(self) -> None:
         first, self.next_window = self.next_window, self.next_window + 10_000
-        self._began_at = self._head()
+        self._began_at = self.access.head()
         asked, self.more = os.pipe()
         # No part of the program that is tried here: what it writes are rows as older and newer hubs encode them.
         self.writer = self.ground.fork("writer", _write, self.access.door, self.ground.seed, first, asked, self.more, hub=False)
@@ -217,8 +218,8 @@ class _Trial:
                 if child is not None:
                     self._count("follower killed", self.stops.take(slot) is not None)
                     self._wrong("followers that ended by themselves", child.code != -signal.SIGKILL)
-                death = Death(self.rng.choice(points.FOLLOW), self.rng.randint(1, 60), 0)
-                self.live[slot] = self.ground.fork(f"follow {slot}", _follow, self.stops, slot, death, self.access.owner)
+                self.stops.give(slot, self.rng.choice(points.FOLLOW), self.rng.randint(1, 60))
+                self.live[slot] = self.ground.fork(f"follow {slot}", _follow, self.stops, slot, self.access.owner)
 
     def _await(self, children: Sequence[Child]) -> None:
         """Until all have ended; the trial's bound ends what hangs. While there is traffic, followers die and come back."""
@@ -238,9 +239,11 @@ class _Trial:
         os.close(self.more)  # the last end: whoever was forked meanwhile had it too, and has ended
         self._await([writer])
         self._wrong("writers that failed", writer.code != 0)
-        self._count("appended beside", self._head() - self._began_at)
+        self._count("appended beside", self.access.head() - self._began_at)
         follower = self.ground.fork("follow to the head", run_follow, self.access.owner)
-        there = process.wait_until(lambda: at_head(self.access), self.ground.size(30, 7200) if self.ground.complete else 8, every=0.05)
+        there = process.wait_until(
+            lambda: followed_to(self.access, self.access.head()), self.ground.size(30, 7200) if self.ground.complete else 8, every=0.05
+        )
         self._wrong("live views behind", not there)
         follower.send(signal.SIGTERM)
         if not follower.wait(10):
@@ -281,9 +284,6 @@ class _Trial:
         if oid is None:
             return 0, None
         return int(self.access.ask(f"select position from {shadow_schema(view.name)}.position")[0][0]), int(oid)  # noqa: S608 - our own names
-
-    def _head(self) -> int:
-        return int(self.access.ask("select coalesce(max(position), 0) from log.event")[0][0])
 
     def _rename(self, old: Callable[[str], str], new: Callable[[str], str]) -> None:
         """Put the shadows of one size aside, or back: they keep mark and identity."""
@@ -334,10 +334,8 @@ def _contents(access: Access, schema: str) -> dict[str, str]:
     return found
 
 
-def _rebuild(stops: Stops, slot: int, death: Death | None, url: str, view: TableView, size: int, record: Path) -> None:
-    if death is not None:
-        stops.give(slot, death.point, death.nth)
-        stops.arm(slot, signal.SIGKILL)
+def _rebuild(stops: Stops, slot: int, url: str, view: TableView, size: int, record: Path) -> None:
+    stops.arm(slot, signal.SIGKILL)
     _, done = rebuild(url, [view], batch=size)
     record.write_text(done[view.name].digest)
 
@@ -357,8 +355,7 @@ def _promote(url: str) -> None:
     promote(url, followed())
 
 
-def _follow(stops: Stops, slot: int, death: Death, owner_url: str) -> None:
-    stops.give(slot, death.point, death.nth)
+def _follow(stops: Stops, slot: int, owner_url: str) -> None:
     stops.arm(slot, signal.SIGKILL)
     run_follow(owner_url)
 

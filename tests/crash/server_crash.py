@@ -67,7 +67,7 @@ def run(ground: Ground) -> Found:
         for source in sources:
             source.send(signal.SIGTERM)
         found.wrong["sources not drained"] = sum(not s.wait(60) or s.code != 0 for s in sources)
-        found.wrong["views not at the head"] = int(not _followed(access, _head(access)))
+        found.wrong["views not at the head"] = int(not _followed(access, access.head()))
         found.also["processes of the hub that were started again"] = len(before.items() - _pids(ground).items())
         _judge(ground, access, records, found)
     finally:
@@ -108,7 +108,7 @@ def _crash(ground: Ground, server: Server, access: Access, port: int, counts: li
             found.exercised["backend killed"] += _kill_backend(access, rng.random())
         back = time.monotonic()
         green = process.wait_until(lambda: _ready(port) == 200, BACK_S, every=0.02)
-        at_head = process.wait_until(lambda: _answers(access), BACK_S, every=0.02) and _followed(access, _head(access))
+        at_head = process.wait_until(lambda: _answers(access), BACK_S, every=0.02) and _followed(access, access.head())
         waits.append(time.monotonic() - back)
         found.exercised["green after"] += green
         found.wrong["not back unaided"] = found.wrong.get("not back unaided", 0) + (not (green and at_head))
@@ -127,14 +127,10 @@ def _kill_backend(access: Access, share: float) -> bool:
 
 def _answers(access: Access) -> bool:
     try:
-        _head(access)
+        access.head()
     except psycopg.OperationalError:
         return False
     return True
-
-
-def _head(access: Access) -> int:
-    return int(access.ask("select coalesce(max(position), 0) from log.event")[0][0])
 
 
 def _followed(access: Access, head: int) -> bool:

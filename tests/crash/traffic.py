@@ -5,13 +5,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import psycopg
-
 from hub.app.servers import process
 from tests.crash.counted import judge, judge_views, stored
 from tests.crash.deliveries import delivery, kind
 from tests.crash.ground import Access, Child, Ground
-from tests.crash.hubs import followed, run_follow, run_intake
+from tests.crash.hubs import followed_to, run_follow, run_intake
 from tests.crash.report import Found
 from tests.crash.sources import Record, run_source
 
@@ -43,17 +41,6 @@ class Traffic:
 
         return self.ground.fork(slot, work)
 
-    def head(self) -> int:
-        """The last position of the log."""
-        return int(self.access.ask("select coalesce(max(position), 0) from log.event")[0][0])
-
-    def followed_to(self, position: int) -> bool:
-        """Whether every view has come that far."""
-        try:
-            return all(self.access.ask(f"select position from view_{v.name}.position")[0][0] >= position for v in followed())  # noqa: S608 - our own names
-        except psycopg.errors.UndefinedTable:
-            return False  # no follower lived long enough yet to make it
-
     def drain(self, hub: Sequence[Child], found: Found) -> None:
         """Let these processes of the hub live until every source has its acknowledgements and every view is at the head; end them."""
         for source in self._sources:
@@ -61,7 +48,7 @@ class Traffic:
         until = time.monotonic() + 60
         drained = all(source.wait(until - time.monotonic()) and source.code == 0 for source in self._sources)
         found.wrong["sources not drained"] = int(not drained)
-        process.wait_until(lambda: self.followed_to(self.head()), 30 if self.ground.complete else 8, every=0.05)
+        process.wait_until(lambda: followed_to(self.access, self.access.head()), 30 if self.ground.complete else 8, every=0.05)
         for child in hub:
             child.send(signal.SIGTERM)
         found.wrong["not ended by SIGTERM"] = sum(not child.wait(10) for child in hub) if self.ground.complete else 0
