@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
-from urllib.parse import quote
 
 from events.base import Recorded
 from events.integration import ContentConflicted, QuarantineRedriven
@@ -122,9 +121,9 @@ def _negative(names: tuple[str, ...], instants: Sequence[tuple[Any, ...]], posit
     if since is not None:
         account, _, item, lot, serial, unit = names
         source, key = next(i[3] for i in instants if i[1] == since)
-        subject = "|".join(name.replace("%", "%25").replace("|", quote("|")) for name in names)
+        subject = "|".join(name.replace("%", "%25").replace("|", "%7C") for name in names)
         said = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        what = "/".join(part for part in (item, lot, serial) if part or part is item)
+        what = "/".join([item, *filter(None, (lot, serial))])
         reason = f"{lowest:f} {unit} of {what} is the lowest balance at {account}, first below zero {said}"
         yield "negative_stock", subject, source, key, account, reason, since, position
 

@@ -15,6 +15,7 @@ import json
 import random
 import sys
 import traceback
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -197,7 +198,7 @@ class Source:
             self.astray += number > len(self.acks) or self.acks[number] != position
 
 
-class Actor:
+class Actor(ABC):
     """One process."""
 
     name: str
@@ -206,13 +207,13 @@ class Actor:
         self.world = world
         self.start()
 
+    @abstractmethod
     def start(self) -> None:
         """Begin with nothing in memory."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self) -> None:
         """Do the next thing."""
-        raise NotImplementedError
 
 
 class IntakeActor(Actor):
