@@ -199,15 +199,17 @@ class Fact:
     envelope: Envelope
     event: Event
 
-    def digest(self, data: bytes | None = None) -> bytes:
-        """sha256 over what the fact says; receive times, mapping, raw bytes and transport numbers do not count. `data`: its JSON, if at hand."""
-        e = self.envelope
-        head = f"{self.event.type}\x00{e.source}\x00{e.key}\x00"
-        if self.event.keyed_only:
-            return hashlib.sha256(head.encode()).digest()
-        head += f"{microseconds(e.occurred_at)} {microseconds(e.effective_at)}\x00"
-        details = canonical.dumps(e.details) if e.details else b""
-        return hashlib.sha256(head.encode() + (self.event.json() if data is None else data) + details).digest()
+    def digest(self, data: bytes | None = None, times: tuple[int, int] | None = None) -> bytes:
+        """sha256 over what the fact says; receive times, mapping, raw bytes and transport numbers do not count.
+
+        `data`: its JSON; `times`: when it occurred and is effective, in microseconds; where they are at hand.
+        """
+        e, event = self.envelope, self.event
+        if event.keyed_only:
+            return hashlib.sha256(f"{event.type}\x00{e.source}\x00{e.key}\x00".encode()).digest()
+        occurred, effective = times or (microseconds(e.occurred_at), microseconds(e.effective_at))
+        said = f"{event.type}\x00{e.source}\x00{e.key}\x00{occurred} {effective}\x00".encode() + (event.json() if data is None else data)
+        return hashlib.sha256(said + canonical.dumps(e.details) if e.details else said).digest()
 
 
 _EPOCH, _US = datetime(2000, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
