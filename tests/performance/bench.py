@@ -14,7 +14,7 @@ import psycopg
 
 from hub.app.servers.postgres import database
 from hub.app.settings import Settings
-from tests.performance import append, report, trace
+from tests.performance import append, growth, intake, report, trace
 
 SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers", "max_wal_size", "jit")
 
@@ -30,8 +30,10 @@ def main() -> int:
         print(f"{where['cores']} cores, PostgreSQL {version}, fdatasync {where['fdatasync_us']} µs{', small' if small else ''}", flush=True)
         found: list[report.Row] = []
         with contextlib.ExitStack() as kept:
-            traces = trace.Bench(running.owner_url, small, kept)
-            for rows in itertools.chain(append.rows(append.Bench(running.owner_url, small), only), trace.rows(traces, only)):
+            appends, traces = append.Bench(running.owner_url, small), trace.Bench(running.owner_url, small, kept)
+            for rows in itertools.chain(
+                append.rows(appends, only), intake.rows(appends, only), growth.rows(appends, only), trace.rows(traces, only)
+            ):
                 found += rows
                 for row in rows:
                     print(report.line(row), flush=True)
