@@ -87,13 +87,14 @@ def _decimal(text: str) -> Decimal | Refused:
         value = Decimal(text)
     except InvalidOperation:
         return Refused(f"the number {text[:40]} is out of range")
-    if not value.is_finite() or abs(value.adjusted()) > DIGITS_MAX or len(value.as_tuple().digits) > DIGITS_MAX:
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or max(len(digits) + exponent, 0) + max(-exponent, 0) > DIGITS_MAX:  # as written without an exponent
         return Refused(f"the number {text[:40]} has more than {DIGITS_MAX} digits")
     return value
 
 
 def _integer(text: str) -> int | Refused:
-    return int(text) if len(text) <= DIGITS_MAX else Refused(f"the number {text[:40]} has more than {DIGITS_MAX} digits")
+    return int(text) if len(text.removeprefix("-")) <= DIGITS_MAX else Refused(f"the number {text[:40]} has more than {DIGITS_MAX} digits")
 
 
 def _constant(text: str) -> Refused:
