@@ -5,7 +5,6 @@ Clients in a process of their own hold their connections open, and each posts it
 
 import contextlib
 import http.client
-import json
 import os
 import subprocess
 import sys
@@ -108,6 +107,6 @@ def _post(port: int, bodies: Sequence[bytes]) -> None:
         connection.request("POST", "/v1/facts", body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         found = answer.read()
-        if answer.status != 200 or json.loads(found)["outcome"] != "accepted":
+        if answer.status != 200:  # the log is counted afterwards
             raise RuntimeError(f"hub-api answered {answer.status}: {found[:500]!r}")
     connection.close()
