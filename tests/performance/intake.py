@@ -22,7 +22,7 @@ from hub.app.servers.process import free_port
 from tests.performance import append
 from tests.performance.report import Against, Row, Sample, measure
 
-LANES = 16
+LANES = 32
 SETTINGS = f"`hub-api` alone (no follower beside it), {LANES} connections kept open"
 
 
