@@ -6,10 +6,11 @@ A row that is wrong is held alone. Facts of the hub's own (`integration.…`) ar
 import base64
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from events import canonical
-from events.base import Envelope, Fact, envelope_of, validated
+from events.base import Envelope, Fact, envelope_of, event_class, validated
 from events.errors import Refused, Unmappable
 from hub.intake.mapping import Context, Held, Line, Part
 
@@ -68,7 +69,8 @@ def _rows(body: bytes) -> Iterator[tuple[str, Any]]:
         value = [value]
     if not value:
         raise Refused("the batch is empty")
-    yield from ((str(n), _judged(canonical.checked, row)) for n, row in enumerate(value, 1))
+    judge = partial(canonical.checked, escaped=canonical.escaped(body))
+    yield from ((str(n), _judged(judge, row)) for n, row in enumerate(value, 1))
 
 
 def _judged(judge: Callable[[Any], Any], row: Any) -> Any:
@@ -95,7 +97,8 @@ def _line(path: str, row: Any, context: Context, mapping: str) -> Line | Held:
 
 
 def _fact(row: dict[str, Any], context: Context, mapping: str) -> Fact:
-    if unknown := sorted(set(row) - _FIELDS):
+    if not row.keys() <= _FIELDS:
+        unknown = sorted(row.keys() - _FIELDS)
         raise Unmappable(f"the field {unknown[0]!r} is not known; a fact has {', '.join(sorted(_FIELDS))}", unknown[0])
     for name in _NEEDED:
         if name not in row:
@@ -110,13 +113,7 @@ def _fact(row: dict[str, Any], context: Context, mapping: str) -> Fact:
     version = row.get("schema_version")
     if version is not None and (not isinstance(version, int) or isinstance(version, bool)):
         raise Unmappable("must be a whole number", "schema_version")
-    return Fact(_envelope(row, context, mapping), validated(type_, _current(type_) if version is None else version, data))
-
-
-def _current(type_: str) -> int:
-    from events.base import event_class
-
-    return event_class(type_).version
+    return Fact(_envelope(row, context, mapping), validated(type_, event_class(type_).version if version is None else version, data))
 
 
 def _envelope(row: dict[str, Any], context: Context, mapping: str) -> Envelope:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import psycopg
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -191,7 +192,7 @@ def _answer(outcome: Outcome, accepted_status: int) -> Response:
             for part in outcome.parts
         ],
     }
-    return JSONResponse(body, code)
+    return Response(msgspec.json.encode(body), code, media_type="application/json")  # of thousands of rows: many times faster than json's
 
 
 def _problem(code: int, detail: str, headers: dict[str, str] | None = None) -> Response:

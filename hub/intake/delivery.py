@@ -43,7 +43,8 @@ class PartOutcome:
     @property
     def first_trouble(self) -> LineOutcome | None:
         """The first line that was not taken as it was meant."""
-        return next((line for line in self.lines if line.outcome == self.outcome and line.reason), None)
+        worst = self.outcome
+        return next((line for line in self.lines if line.outcome == worst and line.reason), None)
 
     def as_json(self) -> dict[str, Any]:
         """The row of `hub intake --json` but for path and sha256 (contracts.md, Commands)."""

@@ -98,7 +98,7 @@ class Bench:
         """Several processes, batches of a size."""
         with self.log_url() as url:
             shares = [self.facts[n::processes] for n in range(processes)]
-            return Sample(len(self.facts) / _together([(_append_share, (as_role(url, "hub_door"), share, size)) for share in shares]))
+            return Sample(len(self.facts) / together([(_append_share, (as_role(url, "hub_door"), share, size)) for share in shares]))
 
     def singles(self, callers: int) -> Sample:
         """Tasks of one event loop, each waiting for its one fact to be durable before it sends the next."""
@@ -160,8 +160,8 @@ class Bench:
             works: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
             for n in range(connections):
                 mine = self.facts[n * share : (n + 1) * share]
-                works.append((_copy_share, (url, _packed(mine, size, n * share, f"{n}/" if connections > 1 else "", plain), plain)))
-            return Sample(share * connections / _together(works))
+                works.append((_copy_share, (url, packed_batches(mine, size, n * share, f"{n}/" if connections > 1 else "", plain), plain)))
+            return Sample(share * connections / together(works))
 
     # -- the library
 
@@ -286,7 +286,7 @@ def _duplicates(b: Bench) -> Row:
     )
 
 
-def _packed(mine: Sequence[Fact], size: int, before: int, mark: str, plain: bool) -> list[bytes]:
+def packed_batches(mine: Sequence[Fact], size: int, before: int, mark: str, plain: bool) -> list[bytes]:
     import struct
 
     recorded, versions = microseconds(START + timedelta(days=1)), dict[str, int]()
@@ -325,7 +325,7 @@ def _append_share(url: str, share: Sequence[Fact], size: int, ready: Any) -> Non
             log.append(part)
 
 
-def _together(works: Sequence[tuple[Callable[..., None], tuple[Any, ...]]]) -> float:
+def together(works: Sequence[tuple[Callable[..., None], tuple[Any, ...]]]) -> float:
     """Seconds that processes of their own take together, from the moment when all are ready."""
     fork = multiprocessing.get_context("fork")
     ready = fork.Barrier(len(works) + 1)
