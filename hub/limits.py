@@ -31,5 +31,5 @@ FOLLOW_LOCK_TIMEOUT_S = (
 SNAPSHOT_TRIES_MAX = 5  # a reader whose views were swapped while it began looks again
 STATEMENT_TIMEOUT_S = 60.0  # one query of the API or the CLI
 FOLDER_BATCH_BYTES_MAX = 32 * 1024 * 1024  # what one batch reads into memory, or one file if it is larger
-FOLDER_SETTLED_S = 1.0  # a file that did not change for this long is whole
+FOLDER_SETTLED_S = 1.0  # a file that did not change for this long, or came so long after it was last written to, is whole
 EXPORT_KEYS_MAX = 100  # differing keys that `verify` names for each table
