@@ -4,6 +4,7 @@ Each delivers one after the other until SIGTERM and writes down what was acknowl
 source by the broker; what the hub then says to the broker is not the source's to know.
 """
 
+import contextlib
 import http.client
 import json
 import mmap
@@ -11,11 +12,14 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hub.app.servers import process
+from adapters.mqtt import MqttAdapter
+from hub.app.home import Home
+from hub.app.servers import broker, process
+from tests.crash.ground import Ground
 
 
 class Counts:
@@ -132,3 +136,32 @@ def produce(body: Body, brokers: str, topic: str, counts: Counts, record: Path, 
         return offsets[0]
 
     drive(body, counts, record, pause_s, offer)
+
+
+# -- what they go through -----------------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def mqtt_broker(ground: Ground, topic: str, client_id: str) -> Iterator[broker.Broker]:
+    """The demo's broker, with the session of the hub's client, so that it keeps what comes before the hub is there."""
+    made = broker.Broker(Home.open(ground.folder / "broker")).prepare()
+    child = process.spawn(made.argv(), ground.log, death=signal.SIGKILL)
+    try:
+        if not process.wait_until(made.ready, 20):
+            raise AssertionError(f"the MQTT broker did not start: {process.tail(ground.log)}")
+        session = MqttAdapter(broker.HOST, made.port, [topic], client_id)
+        session.open()
+        session.close()
+        yield made
+    finally:
+        child.terminate()
+        child.wait(10)
+
+
+def make_topic(brokers: str, topic: str) -> None:
+    """Make a topic of one partition; in a process of its own, so that the client's threads are not in one that forks."""
+    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.cimpl import NewTopic
+
+    admin = AdminClient({"bootstrap.servers": brokers})
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(20)
