@@ -5,6 +5,7 @@ source by the broker; what the hub then says to the broker is not the source's t
 """
 
 import contextlib
+import hashlib
 import http.client
 import json
 import mmap
@@ -17,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from adapters.mqtt import MqttAdapter
+from hub import limits
 from hub.app.home import Home
 from hub.app.servers import broker, process
 from tests.crash.ground import Ground
+
+COPY_S = 0.2  # between the halves of a file
 
 
 class Counts:
@@ -100,6 +104,31 @@ def drop(body: Body, inbox: Path, counts: Counts, record: Path, pause_s: float) 
         return 0 if process.wait_until(lambda: not (inbox / name).exists(), 0.4) else None
 
     drive(body, counts, record, pause_s, offer)
+
+
+def copy_slowly(body: Body, inbox: Path, counts: Counts, record: Path, pause_s: float, torn: Path) -> None:
+    """A source that writes each file under its name into the watched folder, one half and then the other, as who copies it there does.
+
+    `torn` gets {name: sha256 of the half} of those that were there as halves for well below the time after which the hub may take a file.
+    """
+    halves: dict[str, str] = {}
+
+    def offer(n: int, body: bytes) -> int | None:
+        name, half = file_name(n), len(body) // 2
+        if any((inbox / folder / name).exists() for folder in ("done", "held")):
+            return 0
+        if not (inbox / name).exists():
+            began = time.monotonic()
+            with open(inbox / name, "wb", buffering=0) as file:
+                file.write(body[:half])
+                time.sleep(COPY_S)
+                file.write(body[half:])
+            if time.monotonic() - began < limits.FOLDER_SETTLED_S / 2:
+                halves[name] = hashlib.sha256(body[:half]).hexdigest()
+        return 0 if process.wait_until(lambda: not (inbox / name).exists(), 2) else None
+
+    drive(body, counts, record, pause_s, offer)
+    torn.write_text(json.dumps(halves))
 
 
 def file_name(n: int) -> str:

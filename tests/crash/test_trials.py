@@ -48,6 +48,7 @@ def test_every_mechanism_is_guarded() -> None:
         "ack-before-commit",
         "fsync-before-ack",
         "manual-ack",
+        "monotonic",
     }
     assert [t.name for t, _ in chosen(known, [], "lock")] == ["order"]
     assert known[-1].name == "history"
