@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 
 from events import base
+from events.errors import Unavailable
 from hub.intake.delivery import Delivery, Outcome
 from hub.intake.door import Loop
 from hub.log import codec
@@ -106,6 +107,19 @@ def ack_before_commit() -> None:
         return until_durable(self, deliveries, stop)
 
     Loop._until_durable = at_once  # type: ignore[method-assign]
+
+
+def until_durable() -> None:
+    """A batch that the log does not take is told and given up, as where a handler's error is only written down."""
+
+    def once(self: Loop, deliveries: Sequence[Delivery], stop: threading.Event) -> list[Outcome] | None:
+        try:
+            return self._intake.take(deliveries)
+        except Unavailable as error:
+            self._report(f"{self.adapter.name}: {len(deliveries)} deliveries are given up: {error}")
+            return [Outcome("", ())] * len(deliveries)
+
+    Loop._until_durable = once  # type: ignore[method-assign]
 
 
 def monotonic() -> None:

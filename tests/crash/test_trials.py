@@ -49,6 +49,7 @@ def test_every_mechanism_is_guarded() -> None:
         "fsync-before-ack",
         "manual-ack",
         "monotonic",
+        "until-durable",
     }
     assert [t.name for t, _ in chosen(known, [], "lock")] == ["order"]
     assert known[-1].name == "history"
