@@ -70,7 +70,7 @@ def run_api(hub: Hub, stop: threading.Event) -> None:
     from hub.app.api import make_app
     from hub.app.console import add_console
 
-    queue = HttpQueue(limits.HTTP_WAITING_MAX)
+    queue = HttpQueue(limits.HTTP_WAITING_MAX, limits.HTTP_WAITING_BYTES_MAX)
     loop = Loop(queue, hub.intake(Log(hub.door_url)), report)
     app = make_app(hub, queue, lambda: loop.trouble)
     add_console(app, hub)

@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocketDisconnect
 
-from adapters.http_queue import HttpQueue
+from adapters.http_queue import HttpQueue, QueueFull
 from events.errors import Corrupt, Refused, Unavailable
 from hub import limits
 from hub.app.api import make_app
@@ -25,7 +25,7 @@ from hub.app.servers.postgres import Database, PrivateServer
 from hub.app.servers.process import free_port
 from hub.app.settings import Secret, Settings
 from hub.app.wiring import Hub
-from hub.intake.delivery import Delivery
+from hub.intake.delivery import Delivery, Outcome
 from hub.intake.door import Loop
 from hub.log.migrate import migrate
 from hub.log.store import Log
@@ -128,6 +128,25 @@ def test_a_full_queue_asks_the_client_to_come_back(hub: Hub) -> None:
     answer = TestClient(make_app(hub, queue), base_url="http://127.0.0.1").post("/v1/facts", json=row("R1"))
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "1"
+
+
+def test_a_queue_that_holds_too_many_bytes_asks_the_client_to_come_back() -> None:
+    queue = HttpQueue(9, 100)
+    first = queue.submit(b"x" * 200, {}, datetime.now(UTC))  # alone, however large
+    with pytest.raises(QueueFull, match="200 bytes"):
+        queue.submit(b"x", {}, datetime.now(UTC))
+    (taken,) = queue.receive(9, 0)
+    with pytest.raises(QueueFull):  # what is in hand is in memory too
+        queue.submit(b"x", {}, datetime.now(UTC))
+    taken.done(Outcome("", ()))
+    assert first.done()
+    queue.submit(b"x" * 60, {}, datetime.now(UTC))
+    queue.submit(b"x" * 40, {}, datetime.now(UTC))
+    queue.receive(1, 0)
+    queue.close()  # what was in hand is given up
+    queue.submit(b"x" * 60, {}, datetime.now(UTC))
+    with pytest.raises(QueueFull):
+        queue.submit(b"x", {}, datetime.now(UTC))
 
 
 def test_stock_is_read_after_it_was_written(client: TestClient) -> None:

@@ -3,6 +3,7 @@
 Each replaces the function that holds the mechanism by what somebody would have written who did not think of it; none of them raises.
 """
 
+import contextlib
 import secrets
 import threading
 from collections.abc import Sequence
@@ -120,6 +121,34 @@ def until_durable() -> None:
             return [Outcome("", ())] * len(deliveries)
 
     Loop._until_durable = once  # type: ignore[method-assign]
+
+
+def push_back() -> None:
+    """What comes while a queue is full is dropped: HTTP says thank you, MQTT says nothing."""
+    import queue
+    from concurrent.futures import Future
+
+    from adapters.http_queue import HttpQueue, QueueFull
+    from adapters.mqtt import MqttAdapter
+
+    submit = HttpQueue.submit
+
+    def thanked(self: HttpQueue, *arguments: Any) -> "Future[Outcome]":
+        try:
+            return submit(self, *arguments)
+        except QueueFull:
+            future: Future[Outcome] = Future()
+            future.set_result(Outcome("", ()))
+            return future
+
+    def dropped(self: MqttAdapter, client: Any, data: Any, message: Any) -> None:
+        if not bytes(message._topic).startswith(b"hub/heartbeat/"):
+            with contextlib.suppress(queue.Full):
+                self._messages.put_nowait((self._session, message))
+        self._beat_missing_since = 0.0
+
+    HttpQueue.submit = thanked  # type: ignore[assignment, method-assign]
+    MqttAdapter._on_message = dropped  # type: ignore[method-assign]
 
 
 def monotonic() -> None:

@@ -50,6 +50,7 @@ def test_every_mechanism_is_guarded() -> None:
         "manual-ack",
         "monotonic",
         "until-durable",
+        "push-back",
     }
     assert [t.name for t, _ in chosen(known, [], "lock")] == ["order"]
     assert known[-1].name == "history"
