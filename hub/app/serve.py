@@ -1,5 +1,6 @@
 """`hub serve`: the hub's processes under one supervisor; also what the demo starts besides its plant."""
 
+import contextlib
 import errno
 import json
 import os
@@ -81,7 +82,8 @@ def serve_hub(json_: bool) -> int:
     private = settings.database_url is None
 
     def say(text: str) -> None:
-        print(text, file=sys.stderr if json_ else sys.stdout, flush=True)
+        with contextlib.suppress(OSError):  # a full disk under whoever listens to us is no reason to end
+            print(text, file=sys.stderr if json_ else sys.stdout, flush=True)
 
     for one in listening(settings):  # else another program that answers there is taken for ours
         one.close()

@@ -113,6 +113,7 @@ class Supervisor:
         self._postgres: Process | None = None
         self._keeper_due = 0.0
         self._written: list[Process] = []
+        self._unwritten = False  # it was told that they cannot be
         self._logs_checked = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -296,12 +297,18 @@ class Supervisor:
     def _write(self) -> None:
         present = [self._me, self._postgres, *(kept.shown for kept in self._kept)]
         shown = [one for one in present if one is not None]
-        if shown != self._written:
-            write_atomically(
-                self.home.processes_json,
-                json.dumps([asdict(one) for one in shown]) + "\n",
-            )
-            self._written = shown
+        if shown == self._written:
+            return
+        try:
+            write_atomically(self.home.processes_json, json.dumps([asdict(one) for one in shown]) + "\n")
+        except OSError as error:  # a full disk must not end what runs; the next step tries again
+            if not self._unwritten:
+                self.on_event(
+                    f"{self.home.processes_json} cannot be written ({error}): free some space; `hub status` shows old pids until then"
+                )
+            self._unwritten = True
+            return
+        self._written, self._unwritten = shown, False
 
 
 def _wait_for(popen: subprocess.Popen[bytes], seconds: float) -> None:

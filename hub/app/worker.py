@@ -3,6 +3,7 @@
 SIGTERM ends them cleanly: what was received and not yet durable stays with its source.
 """
 
+import contextlib
 import gc
 import signal
 import sys
@@ -25,8 +26,9 @@ from hub.log.store import Log
 
 
 def report(text: str) -> None:
-    """One line to the process's log."""
-    print(text, flush=True)
+    """One line to the process's log; where the disk is full it is left out, since the work must go on."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -69,13 +71,13 @@ def run_api(hub: Hub, stop: threading.Event) -> None:
     from hub.app.api import make_app
     from hub.app.console import add_console
 
-    queue = HttpQueue(limits.HTTP_WAITING_MAX)
-    app = make_app(hub, queue)
+    queue = HttpQueue(limits.HTTP_WAITING_MAX, limits.HTTP_WAITING_BYTES_MAX)
+    loop = Loop(queue, hub.intake(Log(hub.door_url)), report)
+    app = make_app(hub, queue, lambda: loop.trouble)
     add_console(app, hub)
     sockets = listening(hub.settings)  # uvicorn would end its thread and say nothing that the supervisor sees
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3))
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # ours end all threads together
-    loop = Loop(queue, hub.intake(Log(hub.door_url)), report)
     report(f"listens on {api_url(hub.settings)}")
 
     def serve() -> None:

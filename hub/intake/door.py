@@ -211,6 +211,7 @@ class Loop:
         self._intake = intake
         self._report = report
         self._open = False
+        self.trouble = ""  # why the log does not take the batch at hand
 
     def step(self, stop: threading.Event, wait_s: float = 0.5) -> int:
         """One batch; how many deliveries were acknowledged. An unreachable source or log is waited for with back-off, visibly.
@@ -253,8 +254,11 @@ class Loop:
         wait_s = limits.RETRY_FIRST_S
         while True:
             try:
-                return self._intake.take(deliveries)
+                outcomes = self._intake.take(deliveries)
+                self.trouble = ""
+                return outcomes
             except Unavailable as error:
+                self.trouble = str(error)
                 self._report(f"{self.adapter.name}: {len(deliveries)} deliveries wait {wait_s:.1f} s: {error}")
                 if stop.wait(wait_s):
                     return None

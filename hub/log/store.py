@@ -315,7 +315,8 @@ class Log:
 def end_paused(url: str, name: str) -> None:
     """End our sessions of that name whose process was paused in the middle of a statement: no time-out of the server reaches those.
 
-    A session that waits in COPY, or to hand out a large answer, is not idle. Who waited in vain for a lock calls this. Raises `Unavailable`.
+    A session that waits in COPY, or to hand out a large answer, is not idle. Who waited in vain for a lock calls this. A time in the future, which
+    the server's clock was set back from, is as good as one long ago. Raises `Unavailable`.
     """
     try:
         with psycopg.connect(url, application_name="hub", autocommit=True) as connection:
@@ -323,7 +324,7 @@ def end_paused(url: str, name: str) -> None:
             connection.execute(
                 """select pg_terminate_backend(pid) from pg_stat_activity
                    where usename = session_user and datname = current_database() and application_name = %s and state = 'active'
-                   and wait_event in ('ClientRead', 'ClientWrite') and clock_timestamp() - state_change > make_interval(secs => %s)""",
+                   and wait_event in ('ClientRead', 'ClientWrite') and abs(extract(epoch from clock_timestamp() - state_change)) > %s""",
                 [name, limits.IDLE_IN_TRANSACTION_S],
             )
     except psycopg.OperationalError as error:
