@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 
-from hub.log.codec import COPY, encode
+from hub.log.codec import COPY, encode, packed, row_of
 from hub.log.migrate import migrate
 from hub.log.store import Accepted, Duplicate, Log
+from tests import copied
 from tests.conftest import new_database
 from tests.facts import START, as_role
 from tests.performance import append
@@ -80,13 +81,15 @@ class Growth:
         """A log of so many facts. Raises `AssertionError` where the door would have written others."""
         migrate(url)
         (sample,) = append.facts(1, 1)
-        row = encode(sample)
-        order = sample.event.stream().partition("/")[2]
+        (fields,) = copied.rows(packed(encode(row_of(sample)), 1, 1, 0))
+        *_, meta, data = fields
+        stream = sample.event.stream()
+        order = stream.partition("/")[2]
         said = {
-            "meta": row.meta,
+            "meta": meta,
             "start": START,
-            "stream": row.stream.replace(order, "0000000"),
-            "data": row.data.decode().replace(f'"{order}"', '"0000000"'),
+            "stream": stream.replace(order, "0000000"),
+            "data": data.decode().replace(f'"{order}"', '"0000000"'),
         }
         with psycopg.connect(url, autocommit=True) as owner:
             for first in range(1, self.there, 500_000):
