@@ -238,9 +238,10 @@ class Log:
             found = connection.cursor(binary=True).execute(
                 "select key, position, digest from log.event where key = any(%b)", [Keys({row.key for row in rows})]
             )
-            connection.pgconn.send_flush_request()
-            connection.pgconn.flush()
-            _encode_until(connection, rows)
+            if len(rows) > COPY_ROWS:  # fewer are encoded sooner than an answer more comes and goes
+                connection.pgconn.send_flush_request()
+                connection.pgconn.flush()
+                _encode_until(connection, rows)
         (position,) = head.fetchone() or (0,)
         return int(position), {key.bytes: (at, digest) for key, at, digest in found}
 
