@@ -47,11 +47,12 @@ def _row(line: dict[str, Any], n: int) -> codec.Row:
 
 def old_row(fact: Fact, version: int, data: dict[str, Any]) -> codec.Row:
     """A fact as a hub stored it for which `version` was the current one: `data` is of that version."""
-    event = _Old(fact.event.type, version, fact.event.keyed_only, fact.event.stream(), canonical.dumps(data))
+    today = fact.event
+    event = _Old(type=today.type, version=version, keyed_only=today.keyed_only, name=today.stream(), stored=canonical.dumps(data))
     return codec.row_of(Fact(fact.envelope, event))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Old(Event):
     """An event in an old schema version, as it was encoded when that was the current one."""
 
