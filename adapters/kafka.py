@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from events.errors import Unavailable
 from hub import limits
-from hub.intake.delivery import Delivery, Outcome
+from hub.intake.delivery import Delivery, Outcome, trace_header
 
 GROUP = "millwright-hub"
 TOPIC = "millwright.in"  # what HUB_KAFKA_TOPICS is when nobody sets it
@@ -209,6 +209,7 @@ class _Session:
         headers = {"topic": topic, "partition": str(partition), "offset": str(offset)}
         if (key := message.key()) is not None:
             headers["key"] = bytes(key).decode("utf-8", "backslashreplace")
+        headers |= trace_header(dict(message.headers() or ()).get("traceparent"))
         return Delivery(message.value() or b"", "kafka", datetime.now(UTC), headers, done)
 
     # -- is it alive? ----------------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from hub import limits
 from hub.app import answers, queries
 from hub.app.settings import Secret
 from hub.app.wiring import Hub
-from hub.intake.delivery import Outcome
+from hub.intake.delivery import Outcome, trace_header
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -146,6 +146,7 @@ async def _take(request: Request, queue: HttpQueue, *, accepted_status: int) -> 
     if not body:
         return _problem(400, "the body is empty: send a fact, a batch or a document")
     headers = {"content_type": request.headers.get("content-type", "")[:200], "path": request.url.path}
+    headers |= trace_header(request.headers.get("traceparent"))
     try:
         future = queue.submit(bytes(body), headers, datetime.now(UTC))
         outcome = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), DURABLE_WAIT_S)

@@ -128,6 +128,7 @@ def event_row(fact: Recorded) -> Row:
         "actor": e.actor,
         "mapping": e.mapping,
         "raw": e.raw,
+        "traceparent": e.traceparent or None,
         "details": canonical.loads(canonical.dumps(e.details)) if e.details else None,
         "data": fact.event.data(),
     }

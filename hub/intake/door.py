@@ -17,7 +17,7 @@ from events.base import Envelope, Fact
 from events.errors import HubError, Refused, Unavailable
 from events.integration import ContentConflicted, DeliveryQuarantined
 from hub import limits
-from hub.intake.delivery import Adapter, Delivery, LineOutcome, Outcome, PartOutcome
+from hub.intake.delivery import TRACEPARENT, Adapter, Delivery, LineOutcome, Outcome, PartOutcome
 from hub.intake.mapping import Context, Held, Line, Part, Partner
 from hub.intake.mapping import Mapping as FormatMapping
 from hub.log.store import Accepted, Conflict, Duplicate, Result
@@ -70,14 +70,14 @@ class Intake:
             self._log.flush()  # nothing was appended, which would have flushed what was kept
         return outcomes
 
-    def take_part(self, body: bytes, sha256: str, part: int, received_at: datetime, source: str) -> Outcome:
+    def take_part(self, body: bytes, sha256: str, part: int, received_at: datetime, source: str, headers: Mapping[str, str]) -> Outcome:
         """One part of a delivery that is kept already, mapped anew; for re-drive. `source` is whose it is where its mapping cannot tell."""
-        parts = [p for p in self.map(body, sha256, {}, source) if p.number == part]
-        return self._append([_Mapped(Delivery(body, "redrive", received_at), sha256, parts)], arrived=False)[0]
+        parts = [p for p in self.map(body, sha256, headers, source) if p.number == part]
+        return self._append([_Mapped(Delivery(body, "redrive", received_at, headers), sha256, parts)], arrived=False)[0]
 
     def map(self, body: bytes, sha256: str, headers: Mapping[str, str], transport: str) -> Sequence[Part]:
         """The parts of a body. A mapping that raises is a fault of ours: the delivery is held with its trace, and the hub goes on."""
-        context = Context(raw=sha256, headers=headers, partners=self._partners)
+        context = Context(raw=sha256, headers=headers, partners=self._partners, traceparent=headers.get(TRACEPARENT, ""))
         try:
             for mapping in self._mappings:
                 if mapping.recognises(body):
@@ -149,8 +149,10 @@ def held_key(sha256: str, part: int, line: str, refused_key: str = "") -> str:
 
 
 def _envelope(m: _Mapped, source: str, key: str) -> Envelope:
-    at = m.delivery.received_at
-    return Envelope(source=source, key=key, occurred_at=at, effective_at=at, actor="hub", mapping="intake/1", raw=m.sha256)
+    at, trace = m.delivery.received_at, m.delivery.headers.get(TRACEPARENT, "")
+    return Envelope(
+        source=source, key=key, occurred_at=at, effective_at=at, actor="hub", mapping="intake/1", raw=m.sha256, traceparent=trace
+    )
 
 
 def _quarantined(m: _Mapped, part: Part, line: Held) -> Fact:
