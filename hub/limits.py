@@ -33,3 +33,6 @@ STATEMENT_TIMEOUT_S = 60.0  # one query of the API or the CLI
 FOLDER_BATCH_BYTES_MAX = 32 * 1024 * 1024  # what one batch reads into memory, or one file if it is larger
 FOLDER_SETTLED_S = 1.0  # a file that did not change for this long is whole
 EXPORT_KEYS_MAX = 100  # differing keys that `verify` names for each table
+SPAN_LINKS_MAX = (
+    128  # links of one span to the traces its facts came from, what OpenTelemetry takes by default; the span tells how many there were
+)

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from events.base import Recorded
 from events.errors import Corrupt, Unavailable
-from hub import limits
+from hub import limits, telemetry
 from hub.log.store import CHANNEL, end_paused, head, read
 from hub.points import reach
 
@@ -112,9 +112,11 @@ class Follower:
 
     def step(self, limit: int = limits.FOLLOW_BATCH_MAX, upto: int | None = None) -> int:
         """Fold at most `limit` facts (up to a position) in one transaction; how many there were. Raises `Unavailable`, `Corrupt`."""
+        began = time.perf_counter()
         folded = int(self._run(lambda cursor: step(self._tables(cursor), self.view, self.schema, limit, upto)))
         if folded:
             reach("view committed")
+            telemetry.followed(self.view.name, folded, time.perf_counter() - began)
         return folded
 
     def position(self) -> int:
@@ -247,6 +249,7 @@ def step(tables: Tables, view: View, schema: str, limit: int, upto: int | None =
     Raises `Corrupt` where view and log contradict each other, and says what to rebuild.
     """
     tables.lock(schema)
+    began = time.perf_counter()
     last = position(tables, schema)
     facts = tables.read(last, limit)
     if upto is not None:
@@ -265,6 +268,7 @@ def step(tables: Tables, view: View, schema: str, limit: int, upto: int | None =
     if not tables.move(last, facts[-1].position):
         raise Corrupt(f"the view in schema {schema} was moved from position {last} by somebody else while it was locked")
     reach("position moved")
+    telemetry.folded("follow batch" if schema == live_schema(view.name) else "replay batch", view.name, facts, time.perf_counter() - began)
     return len(facts)
 
 

@@ -14,7 +14,7 @@ import psycopg
 
 from events.base import Fact, Recorded, microseconds
 from events.errors import Refused, Unavailable
-from hub import limits
+from hub import limits, telemetry
 from hub.log.codec import COLUMNS, COPY, COPY_BEGIN, COPY_END, Row, Unencoded, decode, encode, packed, receipt_key, unencoded
 from hub.points import reach
 
@@ -80,6 +80,7 @@ class Log:
         with self._mutex:
             self._drop()
 
+    @telemetry.appending
     def append(self, facts: Sequence[Fact]) -> list[Result]:
         """Append what is new, in order, in one transaction; one result a fact, in their order.
 
@@ -90,6 +91,7 @@ class Log:
         rows = [unencoded(fact) for fact in facts]
         return self._committed(lambda cursor: self._append(cursor, rows)) if rows else []
 
+    @telemetry.appending
     def append_rows(self, rows: Sequence[Row]) -> list[int]:
         """Append encoded rows with versions of the caller's own, all or nothing. Raises `VersionTaken`. Returns their positions."""
 
