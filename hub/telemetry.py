@@ -11,10 +11,10 @@ import contextlib
 import functools
 import time
 from collections import Counter as CountOf
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from events.base import Fact, Recorded
 from hub import limits
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 L = TypeVar("L")
 R = TypeVar("R")
 
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each: `process_start_time_seconds` says since when a process counts
 REGISTRY = CollectorRegistry(auto_describe=True)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
@@ -55,6 +56,7 @@ FOLLOW_SIZE = _histogram("hub_view_batch_facts", "Facts folded in one transactio
 RETRIES = _counter("hub_retries", "Times a loop has to try again.", "loop")
 BACKOFF = Gauge("hub_backoff_seconds", "How long a loop waits before it tries again; 0 while it works.", ["loop"], registry=REGISTRY)
 LOGGED = _counter("hub_log_messages", "Messages of this process, each repetition counted.", "level")
+LOG_LOST = _counter("hub_log_lines_lost", "Log lines that could not be written.")
 
 
 def backs_off(loop: str, seconds: float) -> None:
@@ -88,6 +90,14 @@ def appending(append: Callable[[L, Sequence[Any]], list[R]]) -> Callable[[L, Seq
 
 
 _OUTCOMES = {"Duplicate": "duplicate", "Conflict": "conflict"}
+
+
+def taken(adapter: str, outcomes: Mapping[str, int], seconds: float) -> None:
+    """A batch of deliveries is acknowledged, so many by outcome; it was durable after so many seconds."""
+    INTAKE_SECONDS.labels(adapter).observe(seconds)
+    INTAKE_SIZE.labels(adapter).observe(sum(outcomes.values()))
+    for outcome, count in outcomes.items():
+        DELIVERIES.labels(adapter, outcome).inc(count)
 
 
 def followed(view: str, facts: int, seconds: float) -> None:

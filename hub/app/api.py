@@ -26,7 +26,7 @@ from adapters.http_queue import HttpQueue, QueueFull
 from events import canonical
 from events.errors import HubError, Refused, Unavailable
 from hub import limits
-from hub.app import answers, queries
+from hub.app import answers, metrics, queries
 from hub.app.settings import Secret
 from hub.app.wiring import Hub
 from hub.intake.delivery import Outcome, trace_header
@@ -38,7 +38,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 DURABLE_WAIT_S = 30.0  # a client that waits longer has gone; the delivery is still worked on, and a repeat is a duplicate
 _LOOPBACK_NAMES = {"127.0.0.1", "localhost", "[::1]"}
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_log = logging.getLogger("uvicorn.error")  # what the process writes to its own log
+_log = logging.getLogger(__name__)
 _COOKIE = "millwright"
 
 
@@ -118,9 +118,16 @@ def _routes(hub: Hub, queue: HttpQueue) -> APIRouter:
 
     @router.get("/health/ready")
     def ready() -> Response:
-        """Ready means: the log answers and no view is behind by more than the bound."""
-        lag_s = answers.status(hub)["oldest_unprocessed_s"]
-        return JSONResponse({"ready": lag_s < 30, "oldest_unprocessed_s": lag_s}, 200 if lag_s < 30 else 503)
+        """Ready means: the log answers, and every view is at the head or moves, by its position, and is not behind by more than the bound."""
+        found = answers.status(hub)
+        lag_s, stuck = found["oldest_unprocessed_s"], found["stuck"]
+        ready = lag_s < 30 and not stuck
+        return JSONResponse({"ready": ready, "oldest_unprocessed_s": lag_s, "stuck": stuck}, 200 if ready else 503)
+
+    @router.get("/metrics", include_in_schema=False)
+    def metrics_() -> Response:
+        """The numbers of all processes of this hub, for Prometheus (docs/telemetry.md)."""
+        return Response(metrics.text(hub, "hub-api"), media_type=metrics.CONTENT_TYPE)
 
     @router.api_route("/v1/{rest:path}", methods=_METHODS, include_in_schema=False)
     @router.api_route("/epcis/{rest:path}", methods=_METHODS, include_in_schema=False)

@@ -6,7 +6,9 @@ held lines by key, so a crash anywhere ends in the same log after the source sen
 
 import hashlib
 import threading
+import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +18,7 @@ from events import canonical
 from events.base import Envelope, Fact
 from events.errors import HubError, Refused, Unavailable
 from events.integration import ContentConflicted, DeliveryQuarantined
-from hub import limits
+from hub import limits, telemetry
 from hub.intake.delivery import TRACEPARENT, Adapter, Delivery, LineOutcome, Outcome, PartOutcome
 from hub.intake.mapping import Context, Held, Line, Part, Partner
 from hub.intake.mapping import Mapping as FormatMapping
@@ -212,6 +214,9 @@ class Loop:
         self.adapter = adapter
         self._intake = intake
         self._report = report
+        self._kind = adapter.name.partition(" ")[0]  # in numbers, without the address
+        self._loop = f"intake {self._kind}"
+        telemetry.CONNECTED.labels(self._kind).set(0)
         self._open = False
 
     def step(self, stop: threading.Event, wait_s: float = 0.5) -> int:
@@ -223,18 +228,27 @@ class Loop:
             if not self._open:
                 self.adapter.open()
                 self._open = True
+                telemetry.CONNECTED.labels(self._kind).set(1)
+                telemetry.backs_off(self._loop, 0)
             deliveries = self.adapter.receive(limits.INTAKE_BATCH_MAX, wait_s)
             if not deliveries:
                 return 0
             reach("received")
-            outcomes = self._until_durable(deliveries, stop)
+            began = time.perf_counter()
+            traces = (delivery.headers.get(TRACEPARENT, "") for delivery in deliveries)
+            with telemetry.span("intake batch", traces, adapter=self._kind, deliveries=len(deliveries)):
+                outcomes = self._until_durable(deliveries, stop)
+            seconds = time.perf_counter() - began
             reach("before acknowledgement")
             for delivery, outcome in zip(deliveries, outcomes or (), strict=outcomes is not None):
                 delivery.done(outcome)
                 reach("after acknowledgement")
+            if outcomes is not None:
+                telemetry.taken(self._kind, Counter(outcome.outcome for outcome in outcomes), seconds)
         except Unavailable as error:
             self._report(f"{self.adapter.name}: {error}")
             self._close()
+            telemetry.backs_off(self._loop, limits.RETRY_FIRST_S * 10)
             stop.wait(limits.RETRY_FIRST_S * 10)
             return 0
         except BaseException:
@@ -255,14 +269,20 @@ class Loop:
         wait_s = limits.RETRY_FIRST_S
         while True:
             try:
-                return self._intake.take(deliveries)
+                outcomes = self._intake.take(deliveries)
             except Unavailable as error:
                 self._report(f"{self.adapter.name}: {len(deliveries)} deliveries wait {wait_s:.1f} s: {error}")
+                telemetry.backs_off(self._loop, wait_s)
                 if stop.wait(wait_s):
                     return None
                 wait_s = min(wait_s * 2, limits.RETRY_MAX_S)
+            else:
+                if wait_s > limits.RETRY_FIRST_S:
+                    telemetry.backs_off(self._loop, 0)
+                return outcomes
 
     def _close(self) -> None:
         if self._open:
             self._open = False
+            telemetry.CONNECTED.labels(self._kind).set(0)
             self.adapter.close()

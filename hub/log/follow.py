@@ -21,7 +21,8 @@ from hub.log.store import CHANNEL, end_paused, head, read
 from hub.points import reach
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
-_POSITION = "create table position (position bigint not null, fact uuid, shape text not null)"  # fact: the key of the fact at position
+# fact: the key of the fact at position; moved_at: when the position moved last, by the server's clock
+_POSITION = "create table position (position bigint not null, fact uuid, shape text not null, moved_at timestamptz not null default clock_timestamp())"
 
 
 class View(Protocol):
@@ -83,7 +84,8 @@ class Tables:
 
     def move(self, last: int, to: int) -> bool:
         """Let the position of what is locked be that of another fact, if it still is `last`."""
-        query = "update position p set position = e.position, fact = e.key from log.event e where e.position = %s and p.position = %s"
+        query = """update position p set position = e.position, fact = e.key, moved_at = clock_timestamp() from log.event e
+                   where e.position = %s and p.position = %s"""
         return self.cursor.execute(query, [to, last]).rowcount == 1
 
 
@@ -125,7 +127,7 @@ class Follower:
 
     def run(self, stop: threading.Event, report: Callable[[str], None]) -> None:
         """Follow until `stop` is set; reconnects for ever with back-off, visibly. Ends by an error only where the view cannot go on."""
-        wait_s = limits.RETRY_FIRST_S
+        wait_s, loop = limits.RETRY_FIRST_S, f"view {self.view.name}"
         ready = False
         while not stop.is_set():
             try:
@@ -134,9 +136,12 @@ class Follower:
                     ready = True
                 if self.step() == 0:
                     self._await_news(stop)
+                if wait_s > limits.RETRY_FIRST_S:
+                    telemetry.backs_off(loop, 0)
                 wait_s = limits.RETRY_FIRST_S
             except Unavailable as error:
-                report(f"view {self.view.name} waits {wait_s:.1f} s: {error}")
+                report(f"{loop} waits {wait_s:.1f} s: {error}")
+                telemetry.backs_off(loop, wait_s)
                 stop.wait(wait_s)
                 wait_s = min(wait_s * 2, limits.RETRY_MAX_S)
                 ready = False

@@ -31,9 +31,21 @@ def show_status(json_: bool) -> int:
     )
     if behind or not found["trouble"]:
         print("all views are at the head" if not behind else "behind: " + ", ".join(f"{name} {n}" for name, n in behind.items()))
-    for text in found["trouble"].values():
-        print(f"WRONG {text}")
+    for text in [*found["trouble"].values(), *(stuck(found, view) for view in found["stuck"] if view not in found["trouble"])]:
+        if text:
+            print(f"WRONG {text}")
     return 0
+
+
+def stuck(found: dict[str, Any], view: str) -> str:
+    """What to say of a view that stands still though facts wait, from `hub status`; empty where no hub runs that should move it."""
+    if view not in found["stuck"] or not found["processes"]:
+        return ""
+    behind = found["head"] - found["views"][view]
+    return (
+        f"view {view} stands still at {found['views'][view]} for {found['stuck'][view]:.0f} s, {behind} behind the head: look into "
+        f"run/log/hub-follow.log for `view {view}`; where it says nothing, end hub-follow (`kill`; it is started again)"
+    )
 
 
 def show_doctor(json_: bool) -> int:
@@ -120,5 +132,7 @@ def _views(hub: Hub) -> Iterator[tuple[str, str, str]]:
             )
         elif view.name in found["trouble"]:
             yield f"view {view.name}", f"at {at}, head {found['head']}", found["trouble"][view.name]
+        elif said := stuck(found, view.name):
+            yield f"view {view.name}", f"{lag} behind, stands still", said
         else:
             yield f"view {view.name}", "at the head" if not lag else f"{lag} behind", ""
