@@ -62,7 +62,10 @@ class Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the first of its kind; count the others."""
-        text = record.getMessage()
+        try:
+            text = record.getMessage()
+        except Exception as error:  # noqa: BLE001 - said as it is, whatever is wrong with it: what is logged must not fail for it
+            text = f"{record.msg!r:.300} (this log message cannot be made: {error!r:.300})"
         if record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
         level, now = record.levelname.lower(), self._clock()
@@ -92,12 +95,6 @@ class Lines(logging.Handler):
                 kind.wait_s = min(kind.wait_s * 2, limits.LOG_TELL_MAX_S)
                 kind.due = now + kind.wait_s
             self._forget(now)
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """A message that cannot be made: said as it is, without this handler."""
-        said = f"{self._role}: a log message of {record.name} cannot be made: {sys.exc_info()[1]!r}: {record.msg!r:.300}\n"
-        with contextlib.suppress(OSError):
-            os.write(self._fd, said.encode("utf-8", "backslashreplace"))
 
     def _room(self, now: float) -> bool:
         if len(self._kinds) >= limits.LOG_KINDS_MAX:
