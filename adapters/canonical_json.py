@@ -12,9 +12,22 @@ from typing import Any
 from events import canonical
 from events.base import Envelope, Fact, envelope_of, event_class, validated
 from events.errors import Refused, Unmappable
+from events.traces import traceparent
 from hub.intake.mapping import Context, Held, Line, Part
 
-_FIELDS = {"type", "schema_version", "source", "key", "occurred_at", "effective_at", "correlation", "causation", "actor", "data"}
+_FIELDS = {
+    "type",
+    "schema_version",
+    "source",
+    "key",
+    "occurred_at",
+    "effective_at",
+    "correlation",
+    "causation",
+    "actor",
+    "traceparent",
+    "data",
+}
 _NEEDED = ("type", "source", "key", "occurred_at", "data")
 _CLOUD = {"businesskey", "effectiveat", "schemaversion", "correlationid", "causationid", "actor"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
@@ -123,7 +136,9 @@ def _envelope(row: dict[str, Any], context: Context, mapping: str) -> Envelope:
             raise Unmappable("must be an RFC 3339 time with an offset, such as 2026-01-05T06:00:00Z", name)
     said = {name: row[name] for name in ("source", "key", "correlation", "causation", "actor") if row.get(name) is not None}
     times = {"occurred_at": row["occurred_at"], "effective_at": row.get("effective_at") or row["occurred_at"]}
-    return envelope_of({**said, **times, "mapping": mapping, "raw": context.raw})
+    said_trace = row.get("traceparent")  # a row's own is where it was made, the transport's only who passed it on
+    trace = traceparent(said_trace if isinstance(said_trace, str) else None) or context.traceparent
+    return envelope_of({**said, **times, "mapping": mapping, "raw": context.raw, "traceparent": trace})
 
 
 def _from_cloud(row: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +167,7 @@ def _from_cloud(row: dict[str, Any]) -> dict[str, Any]:
         "correlation": row.get("correlationid"),
         "causation": row.get("causationid"),
         "actor": row.get("actor"),
+        "traceparent": row.get("traceparent"),
         "data": data,
     }
 

@@ -129,6 +129,7 @@ class _Maker:
                     time_quality=self.quality,
                     mapping=X12ShipNotice.name,
                     raw=self.context.raw,
+                    traceparent=self.context.traceparent,
                 ),
                 event,
             )

@@ -82,6 +82,7 @@ def status(hub: Hub) -> dict[str, Any]:
         counts = queries.exception_counts(cursor) if complete else {}
         trouble = queries.position_trouble(cursor, positions)
         lag_s = queries.oldest_unprocessed_s(cursor, positions, trouble)
+        waits = queries.view_waits(cursor, positions)
     return {
         "processes": [
             {"role": p.role, "pid": p.pid, "since": p.since, "restarts": p.restarts} for p in read_processes(Home(hub.settings.home))
@@ -91,6 +92,9 @@ def status(hub: Hub) -> dict[str, Any]:
         "head": head,
         "views": positions,
         "trouble": trouble,
+        "waits_s": {view: waits_s for view, (waits_s, _) in waits.items()},
+        # by position alone: that its process or thread lives says nothing
+        "stuck": {view: min(both) for view, both in waits.items() if min(both) >= limits.VIEW_STUCK_S},
         "oldest_unprocessed_s": lag_s,
         "quarantine": int(held[0]) if held else 0,
         "exceptions": sum(counts.values()),

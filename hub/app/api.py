@@ -27,11 +27,11 @@ from adapters.http_queue import HttpQueue, QueueFull
 from events import canonical
 from events.errors import HubError, Refused, Unavailable
 from hub import limits
-from hub.app import answers, queries
+from hub.app import answers, metrics, queries
 from hub.app.ready import Readiness
 from hub.app.settings import Secret
 from hub.app.wiring import Hub
-from hub.intake.delivery import Outcome
+from hub.intake.delivery import Outcome, trace_header
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -39,7 +39,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _LOOPBACK_NAMES = {"127.0.0.1", "localhost", "[::1]"}
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_log = logging.getLogger("uvicorn.error")  # what the process writes to its own log
+_log = logging.getLogger(__name__)
 _COOKIE = "millwright"
 
 
@@ -126,6 +126,11 @@ def _routes(hub: Hub, queue: HttpQueue, readiness: Readiness) -> APIRouter:
             return JSONResponse(answer)
         return JSONResponse({"status": 503, "detail": "; ".join(reasons), **answer}, 503, {"Retry-After": "1"}, "application/problem+json")
 
+    @router.get("/metrics", include_in_schema=False)
+    def metrics_() -> Response:
+        """The numbers of all processes of this hub, for Prometheus (docs/telemetry.md)."""
+        return Response(metrics.text(hub, "hub-api"), media_type=metrics.CONTENT_TYPE)
+
     @router.api_route("/v1/{rest:path}", methods=_METHODS, include_in_schema=False)
     @router.api_route("/epcis/{rest:path}", methods=_METHODS, include_in_schema=False)
     def nowhere(request: Request, rest: str) -> Response:
@@ -150,6 +155,7 @@ async def _take(request: Request, queue: HttpQueue, *, accepted_status: int) -> 
     if not body:
         return _problem(400, "the body is empty: send a fact, a batch or a document")
     headers = {"content_type": request.headers.get("content-type", "")[:200], "path": request.url.path}
+    headers |= trace_header(request.headers.get("traceparent"))
     try:
         future = queue.submit(bytes(body), headers, datetime.now(UTC))
         outcome = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), limits.HTTP_DURABLE_WAIT_S)

@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from events.errors import Unavailable
 from hub.app.home import Home, write_atomically
+from hub.app.logs import last_said
 from hub.app.servers import process
 from hub.app.servers.postgres import PrivateServer
 
@@ -33,7 +34,7 @@ STEADY_S = 5.0
 TERM_S = 6.0
 """After SIGTERM children have this long, all together, before SIGKILL; with the keeper's end it stays below 10 s."""
 
-LOG_CHECK_S = 10.0
+LOG_CHECK_S = 1.0
 
 
 STOP_S = 9.5
@@ -264,7 +265,7 @@ class Supervisor:
         kept.restarts += 1
         kept.due = now + pause
         when = "now" if pause == 0 else f"in {pause:g} s"
-        said = process.tail(self.home.log / f"{role}.log", 1) if code > 0 else ""
+        said = last_said(self.home.log / f"{role}.log") if code > 0 else ""
         self.on_event(f"{role} (pid {pid}) {ending}{f' ({said})' if said else ''}: restarting {when}")
 
     def _all_ready(self) -> bool:

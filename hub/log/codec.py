@@ -13,7 +13,7 @@ from events.base import Envelope, Event, Fact, Recorded, decoded, microseconds
 from events.errors import Corrupt, Refused
 from events.vocabulary import bounded
 
-_META = ("time_quality", "correlation", "causation", "actor", "mapping", "raw")
+_META = ("time_quality", "correlation", "causation", "actor", "mapping", "raw", "traceparent")
 
 COLUMNS = "position, stream, version, type, schema_version, source, business_key, occurred_at, effective_at, recorded_at, meta, data"
 

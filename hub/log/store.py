@@ -18,7 +18,7 @@ from psycopg.pq import Format
 
 from events.base import Fact, Recorded, microseconds
 from events.errors import Refused, Unavailable
-from hub import limits
+from hub import limits, telemetry
 from hub.log.codec import COLUMNS, COPY, COPY_BEGIN, COPY_END, Row, decode, encode, packed, receipt_key, row_of
 from hub.points import reach
 
@@ -102,6 +102,7 @@ class Log:
         with self._mutex:
             self._drop()
 
+    @telemetry.appending
     def append(self, facts: Sequence[Fact]) -> list[Result]:
         """Append what is new, in order, in one transaction; one result a fact, in their order.
 
@@ -112,6 +113,7 @@ class Log:
         rows = [row_of(fact) for fact in facts]
         return self._committed(lambda cursor: self._append(cursor, rows)) if rows else []
 
+    @telemetry.appending
     def append_rows(self, rows: Sequence[Row]) -> list[int]:
         """Append rows with versions of the caller's own, all or nothing. Raises `VersionTaken`. Returns their positions."""
 

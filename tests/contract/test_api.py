@@ -261,7 +261,7 @@ def test_whatever_goes_wrong_is_a_problem_in_one_line(hub: Hub, caplog: pytest.L
             assert "\n" not in detail
             assert detail == " ".join(str(error).split()) or "hub-api.log" in detail
             assert (answer.headers.get("Retry-After") is not None) == (code == 503)
-    assert [record.getMessage() for record in caplog.records if record.name == "uvicorn.error"] == [
+    assert [record.getMessage() for record in caplog.records if record.name == "hub.app.api"] == [
         "GET /boom/500/0: Corrupt: position 7 does not decode",
         "GET /boom/500/1: UndefinedTable: no such view",
     ]
