@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hub.app import tracing
+from hub.app import metrics, tracing
 from hub.app.home import Home
 from hub.app.servers import process
 from hub.app.servers.process import free_port
@@ -235,6 +235,21 @@ def test_numbers_are_those_of_the_log_and_each_process_has_its_own_after_kill_to
     assert running.value("hub_log_position") == head + 1
 
 
+def test_what_a_dead_process_left_is_not_shown_but_that_it_is_gone(tmp_path: Path) -> None:
+    home, mine = Home.open(tmp_path), process.start_ticks(os.getpid()) or 0
+    for role, started in (("hub-dead", mine - 1), ("hub-lives", mine)):
+        said = f'# process {os.getpid()} {started}\n# TYPE hub_retries_total counter\nhub_retries_total{{loop="x"}} 3.0\n'
+        (home.metrics / f"{role}.prom").write_text(said)
+    (home.metrics / "half.prom").write_text("# proc")
+    found = {
+        (s.name, s.labels["role"]): s.value for m in metrics._Processes(home, "hub-api").collect() for s in m.samples if "role" in s.labels
+    }
+    assert found["hub_retries_total", "hub-lives"] == 3
+    assert ("hub_retries_total", "hub-dead") not in found
+    assert found["hub_process_up", "hub-dead"] == 0
+    assert ("hub_process_up", "half") not in found
+
+
 def test_labels_are_bounded_and_hold_nothing_of_the_data(running: Running) -> None:
     running.post([f"L{n}" for n in range(500)], OTHER)
     names = {name for _, labels in running.scrape() for name, _ in labels}
@@ -249,16 +264,16 @@ def test_a_collector_gets_the_same_numbers(running: Running) -> None:
     running.post([f"C{n}" for n in range(20)])
     wanted = running.value("hub_append_facts_total", outcome="accepted", role="hub-api")
     batches = running.value("hub_append_batch_facts_count", role="hub-api")
-    metrics = running.collector.metrics
+    sent = running.collector.metrics
 
     def told() -> bool:
-        found = metrics.get("hub-api hub_append_facts_total")
+        found = sent.get("hub-api hub_append_facts_total")
         return found is not None and any(
             p.as_double == wanted and p.attributes[0].value.string_value == "accepted" for p in found.sum.data_points
         )
 
     assert until(told)
-    (point,) = metrics["hub-api hub_append_batch_facts"].histogram.data_points
+    (point,) = sent["hub-api hub_append_batch_facts"].histogram.data_points
     assert (point.count, sum(point.bucket_counts)) == (batches, batches)
     assert len(point.bucket_counts) == len(point.explicit_bounds) + 1
 
