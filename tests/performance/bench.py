@@ -6,13 +6,14 @@ It never judges: a missed figure is printed as missed, and the exit status is 0.
 import os
 import sys
 import tempfile
+from itertools import chain
 from pathlib import Path
 
 import psycopg
 
 from hub.app.servers.postgres import database
 from hub.app.settings import Settings
-from tests.performance import append, report
+from tests.performance import append, report, views
 
 SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers", "max_wal_size", "jit")
 
@@ -27,11 +28,12 @@ def main() -> int:
         where = report.machine(said, version)
         print(f"{where['cores']} cores, PostgreSQL {version}, fdatasync {where['fdatasync_us']} µs{', small' if small else ''}", flush=True)
         found: list[report.Row] = []
-        for rows in append.rows(append.Bench(running.owner_url, small), only):
-            found += rows
-            for row in rows:
-                print(report.line(row), flush=True)
-            report.write(where, found)
+        with views.Bench(running.owner_url, small) as with_views:
+            for rows in chain(append.rows(append.Bench(running.owner_url, small), only), views.rows(with_views, only)):
+                found += rows
+                for row in rows:
+                    print(report.line(row), flush=True)
+                report.write(where, found)
     return 0
 
 
