@@ -14,7 +14,7 @@ import psycopg
 
 from hub.app.servers.postgres import database
 from hub.app.settings import Settings
-from tests.performance import append, growth, intake, report, trace
+from tests.performance import append, growth, intake, report, trace, views
 
 SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers", "max_wal_size", "jit")
 
@@ -29,10 +29,14 @@ def main() -> int:
         where = report.machine(said, version)
         print(f"{where['cores']} cores, PostgreSQL {version}, fdatasync {where['fdatasync_us']} µs{', small' if small else ''}", flush=True)
         found: list[report.Row] = []
-        with contextlib.ExitStack() as kept:
+        with views.Bench(running.owner_url, small) as followed, contextlib.ExitStack() as kept:
             appends, traces = append.Bench(running.owner_url, small), trace.Bench(running.owner_url, small, kept)
             for rows in itertools.chain(
-                append.rows(appends, only), intake.rows(appends, only), growth.rows(appends, only), trace.rows(traces, only)
+                append.rows(appends, only),
+                intake.rows(appends, only),
+                growth.rows(appends, only),
+                views.rows(followed, only),
+                trace.rows(traces, only),
             ):
                 found += rows
                 for row in rows:
