@@ -70,16 +70,20 @@ class TableView:
         raise TypeError(f"view {self.name} has no fold")
 
 
-def insert(cursor: Cursor, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, ignore_known: bool = False) -> None:
-    """Insert rows in one statement a thousand; with `ignore_known` a row whose key exists is left as it is."""
+def insert(cursor: Cursor, table: Table, rows: Iterable[Sequence[Any]], *, ignore_known: bool = False) -> None:
+    """Add rows, whose values are in the order of the table's columns; with `ignore_known` a row whose key exists is left as it is."""
     pending = list(rows)
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    tail = sql.SQL(" on conflict do nothing" if ignore_known else "")
-    for start in range(0, len(pending), 1000):
-        part = pending[start : start + 1000]
-        one = sql.SQL("({})").format(sql.SQL(", ").join([sql.Placeholder()] * len(columns)))
-        query = sql.SQL("insert into {} ({}) values {}{}").format(sql.Identifier(table), names, sql.SQL(", ").join([one] * len(part)), tail)
-        cursor.execute(query, [value for row in part for value in row])
+    if not pending:
+        return
+    name, columns = sql.Identifier(table.name), sql.SQL(", ").join(map(sql.Identifier, table.columns))
+    if ignore_known:  # which COPY cannot
+        types = sql.SQL(", ").join(sql.SQL(f"%s::{kind.split()[0]}[]") for kind in table.columns.values())
+        query = sql.SQL("insert into {} ({}) select * from unnest({}) on conflict do nothing").format(name, columns, types)
+        cursor.execute(query, [list(values) for values in zip(*pending, strict=True)])
+        return
+    with cursor.copy(sql.SQL("copy {} ({}) from stdin").format(name, columns)) as copy:
+        for row in pending:
+            copy.write_row(row)
 
 
 def fact_id(fact: Recorded) -> tuple[str, str]:

@@ -117,15 +117,15 @@ class Genealogy(TableView):
 
     def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
         """Rows of the batch, then the marks of what was undone, whichever of the two facts came first."""
-        insert(cursor, "edge", list(EDGE.columns), (row for fact in facts for row in _edges(fact)))
-        insert(cursor, "emptied", list(EMPTIED.columns), (row for fact in facts for row in _emptied(fact)))
-        insert(cursor, "mention", list(MENTION.columns), (row for fact in facts for row in _mentions(fact)))
-        insert(cursor, "content", list(CONTENT.columns), (row for fact in facts for row in _contents(fact)))
+        insert(cursor, EDGE, (row for fact in facts for row in _edges(fact)))
+        insert(cursor, EMPTIED, (row for fact in facts for row in _emptied(fact)))
+        insert(cursor, MENTION, (row for fact in facts for row in _mentions(fact)))
+        insert(cursor, CONTENT, (row for fact in facts for row in _contents(fact)))
         for names, of in ((ALIAS, _aliases), (TRACED, _traced)):
             first = {row: fact.position for fact in reversed(facts) for row in of(fact)}
-            insert(cursor, names.name, list(names.columns), ((*row, at) for row, at in first.items()), ignore_known=True)
-        insert(cursor, "held", list(HELD.columns), (row for fact in facts for row in _held(fact)))
-        insert(cursor, "settled", list(SETTLED.columns), (row for fact in facts for row in _settled(fact)), ignore_known=True)
+            insert(cursor, names, ((*row, at) for row, at in first.items()), ignore_known=True)
+        insert(cursor, HELD, (row for fact in facts for row in _held(fact)))
+        insert(cursor, SETTLED, (row for fact in facts for row in _settled(fact)), ignore_known=True)
         keep_reversals(cursor, facts)
         for table in ("edge", "emptied", "mention", "content"):
             mark_undone(cursor, table, facts[0].position, facts[-1].position)

@@ -54,8 +54,8 @@ class Quarantine(TableView):
     def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
         """Entries and re-drives of the batch, then what is settled, then the open conflicts."""
         window = {"first": facts[0].position, "last": facts[-1].position}
-        insert(cursor, "entry", list(ENTRY.columns), (row for fact in facts for row in _held(fact)))
-        insert(cursor, "redrive", list(REDRIVE.columns), (row for fact in facts for row in _redriven(fact)))
+        insert(cursor, ENTRY, (row for fact in facts for row in _held(fact)))
+        insert(cursor, REDRIVE, (row for fact in facts for row in _redriven(fact)))
         for statement in (_SETTLE, _CLEAR, _CONFLICTS):
             cursor.execute(statement, window)
 

@@ -91,9 +91,9 @@ class Receipts(TableView):
         """
         window: dict[str, Any] = {"first": facts[0].position, "last": facts[-1].position}
         keep_reversals(cursor, facts)
-        insert(cursor, "ordered", list(ORDERED.columns), (row for fact in facts for row in _ordered(fact)))
-        insert(cursor, "announced", list(ANNOUNCED.columns), (row for fact in facts for row in _announced(fact)))
-        insert(cursor, "received", list(RECEIVED.columns), (row for fact in facts for row in _received(fact)))
+        insert(cursor, ORDERED, (row for fact in facts for row in _ordered(fact)))
+        insert(cursor, ANNOUNCED, (row for fact in facts for row in _announced(fact)))
+        insert(cursor, RECEIVED, (row for fact in facts for row in _received(fact)))
         for table in ("ordered", "announced", "received"):
             mark_undone(cursor, table, window["first"], window["last"])
         window["again"] = [order for (order,) in cursor.execute(_AGAIN, window)]

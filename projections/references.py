@@ -64,8 +64,8 @@ class References(TableView):
         """Who names and who defines what, then master data and exceptions of what was touched."""
         window = {"first": facts[0].position, "last": facts[-1].position}
         keep_reversals(cursor, facts)
-        insert(cursor, "named", list(NAMED.columns), (row for fact in facts for row in _named(fact)))
-        insert(cursor, "known", list(KNOWN.columns), (row for fact in facts for row in _known(fact)))
+        insert(cursor, NAMED, (row for fact in facts for row in _named(fact)))
+        insert(cursor, KNOWN, (row for fact in facts for row in _known(fact)))
         for table in ("named", "known"):
             mark_undone(cursor, table, window["first"], window["last"])
         for master in _MASTER:

@@ -85,8 +85,8 @@ class Shipments(TableView):
         from all their facts, the others by what the batch adds."""
         window: dict[str, Any] = {"first": facts[0].position, "last": facts[-1].position}
         keep_reversals(cursor, facts)
-        insert(cursor, "report", list(REPORT.columns), (row for fact in facts for row in _reports(fact)))
-        insert(cursor, "moved", list(MOVED.columns), (row for fact in facts for row in _moved(fact)))
+        insert(cursor, REPORT, (row for fact in facts for row in _reports(fact)))
+        insert(cursor, MOVED, (row for fact in facts for row in _moved(fact)))
         for table in ("report", "moved"):
             mark_undone(cursor, table, window["first"], window["last"])
         window["again"] = [name for (name,) in cursor.execute(_AGAIN, window)]

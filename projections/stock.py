@@ -73,7 +73,7 @@ class Stock(TableView):
         """Movement lines of the batch, the inverse lines of what is reversed, then balances, instants and exceptions of what was touched."""
         window: dict[str, Any] = {"first": facts[0].position, "last": facts[-1].position, "own": OWN + "%"}
         more_reversals = keep_reversals(cursor, facts)
-        insert(cursor, "movement", list(MOVEMENT.columns), (line for fact in facts for line in _lines(fact)))
+        insert(cursor, MOVEMENT, (line for fact in facts for line in _lines(fact)))
         gone = cursor.execute(_TAKE_BACK, window).fetchall() if more_reversals else []
         cursor.execute(_INVERT, window)
         cursor.execute(_BALANCE, window)

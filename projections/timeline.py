@@ -45,7 +45,7 @@ class Timeline(TableView):
         """Entries of the batch's facts, reversals beside their originals, exceptions of the reversals that were touched."""
         window = {"first": facts[0].position, "last": facts[-1].position}
         keep_reversals(cursor, facts)
-        insert(cursor, "entry", list(ENTRY.columns), (row for fact in facts for row in _entries(fact)))
+        insert(cursor, ENTRY, (row for fact in facts for row in _entries(fact)))
         for statement in (_BESIDE, _CLEAR, _ORPHANS, _REPEATED):
             cursor.execute(statement, window)
 

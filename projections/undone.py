@@ -34,7 +34,7 @@ REVERSAL = Table(
 def keep_reversals(cursor: Cursor, facts: Sequence[Recorded]) -> bool:
     """Write the rows of `REVERSAL` that a batch adds; whether there are any."""
     rows = [row for fact in facts if (row := _row(fact))]
-    insert(cursor, "reversal", list(REVERSAL.columns), rows)
+    insert(cursor, REVERSAL, rows)
     return bool(rows)
 
 
