@@ -81,6 +81,7 @@ def status(hub: Hub) -> dict[str, Any]:
         held = cursor.execute("select count(*) from view_quarantine.entry where not settled").fetchone() if complete else None
         counts = queries.exception_counts(cursor) if complete else {}
         trouble = queries.position_trouble(cursor, positions)
+        relay = queries.relay(cursor, head)
         lag_s = queries.oldest_unprocessed_s(cursor, positions, trouble)
     return {
         "processes": [
@@ -91,6 +92,7 @@ def status(hub: Hub) -> dict[str, Any]:
         "head": head,
         "views": positions,
         "trouble": trouble,
+        "relay": relay,
         "oldest_unprocessed_s": lag_s,
         "quarantine": int(held[0]) if held else 0,
         "exceptions": sum(counts.values()),
