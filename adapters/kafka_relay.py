@@ -9,7 +9,6 @@ however many producers an accident lets overlap.
 Nothing but its own position holds it up, and it holds up nobody: it reads, sends and waits outside of any transaction.
 """
 
-import logging
 import threading
 import time
 import zlib
@@ -174,9 +173,13 @@ class Relay(Following):
         try:
             config = admin.describe_configs([resource], request_timeout=limits.KAFKA_ANSWER_S)[resource].result()
         except KafkaException as error:
-            raise Unavailable(f"{self._place} does not tell its settings ({said(error)}): give the hub the right DescribeConfigs") from error
+            raise Unavailable(
+                f"{self._place} does not tell its settings ({said(error)}): give the hub the right DescribeConfigs"
+            ) from error
         if "compact" in config["cleanup.policy"].value:
-            raise Unavailable(f"{self._place} is compacted, it would forget all but the last fact of each stream: set cleanup.policy=delete")
+            raise Unavailable(
+                f"{self._place} is compacted, it would forget all but the last fact of each stream: set cleanup.policy=delete"
+            )
         return _Topic(self._topic, str(found.topic_id), len(found.partitions), int(config["max.message.bytes"].value))
 
     def _settings(self, topic: "_Topic") -> dict[str, Any]:
@@ -251,7 +254,9 @@ def _ensure_tables(cursor: Cursor) -> None:
     enter(cursor, RELAY)
     cursor.execute(POSITION)
     cursor.execute("create table trouble (reason text not null, since timestamptz not null default now())")
-    cursor.execute("insert into position (position, shape) values (0, '')")  # from the first fact: a topic that lacks some looks whole to who reads it
+    cursor.execute(
+        "insert into position (position, shape) values (0, '')"
+    )  # from the first fact: a topic that lacks some looks whole to who reads it
     cursor.execute(f"grant usage on schema {RELAY} to hub_read, hub_door")
     cursor.execute(f"grant select on all tables in schema {RELAY} to hub_read, hub_door")
 
@@ -350,8 +355,11 @@ class _Session:
 
     def poll(self, wait_s: float) -> None:
         """Take reports."""
-        if self._producer.poll(wait_s):
-            self._heard = time.monotonic()
+        try:
+            if self._producer.poll(wait_s):
+                self._heard = time.monotonic()
+        except KafkaException as error:  # fatal: it takes and reports nothing more
+            self._give_up(said(error))
 
     def reported(self) -> int | None:
         """The last position up to which everything is reported; None if there is nothing new."""
@@ -371,16 +379,16 @@ class _Session:
 
     def finish(self) -> None:
         """Wait a moment for what is on its way."""
-        self._producer.flush(limits.RELAY_FINISH_S)
+        try:
+            self._producer.flush(limits.RELAY_FINISH_S)
+        except KafkaException as error:
+            self._give_up(said(error))
 
     def close(self) -> None:
-        """End it without waiting. A client whose broker is silent is left to end by itself: what it may still send is in order too."""
-
-        def end(producer: Producer = self._producer) -> None:
-            producer.purge()
-            producer.flush(limits.KAFKA_ANSWER_S)
-
-        threading.Thread(target=end, daemon=True).start()
+        """End it without waiting: in a thread, because a client whose broker is silent may take its time."""
+        producers = [self._producer]
+        del self._producer
+        threading.Thread(target=producers.clear, daemon=True).start()  # the last that knows it: its end drops what it still holds
 
     def _give_up(self, trouble: str) -> None:
         self._trouble, self.dead = self._trouble or trouble, True
@@ -443,4 +451,3 @@ def _envelope(position: int, meta: bytes) -> Headers:
         (f"ce_{_OWN.get(name) or name.replace('_', '')}", value if isinstance(value, str) else canonical.dumps(value))
         for name, value in values.items()
     ]
-

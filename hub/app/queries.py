@@ -207,7 +207,13 @@ def relay(cursor: Cursor, head: int) -> Row | None:
     except Corrupt as error:
         trouble = str(error)
     position, topic, lag_s = (row[0], row[1] or None, row[3]) if row else (0, None, None)
-    return {"topic": topic, "position": position, "lag": head - position, "lag_s": round(max(0.0, float(lag_s or 0)), 3), "trouble": trouble}
+    return {
+        "topic": topic,
+        "position": position,
+        "lag": head - position,
+        "lag_s": round(max(0.0, float(lag_s or 0)), 3),
+        "trouble": trouble,
+    }
 
 
 def oldest_unprocessed_s(cursor: Cursor, positions: dict[str, int], trouble: Collection[str] = ()) -> float:

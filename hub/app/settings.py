@@ -121,7 +121,9 @@ class Settings:
         relay_topic, topic_where = source.text("HUB_RELAY_TOPIC", "relay", "topic", DEFAULT_RELAY_TOPIC)
         kafka_topics = source.names("HUB_KAFKA_TOPICS", "kafka", "topics", DEFAULT_KAFKA_TOPICS)
         if kafka and relay and relay_topic in kafka_topics:
-            raise ConfigError(f"{topic_where}: the hub takes in what comes on {relay_topic}, so it would take in its own log: name another topic")
+            raise ConfigError(
+                f"{topic_where}: the hub takes in what comes on {relay_topic}, so it would take in its own log: name another topic"
+            )
         watch, watch_where = source.text("HUB_WATCH", "watch", "folder", "")
         return Settings(
             home=home,
