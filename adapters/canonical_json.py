@@ -6,14 +6,28 @@ A row that is wrong is held alone. Facts of the hub's own (`integration.…`) ar
 import base64
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from events import canonical
-from events.base import Envelope, Fact, envelope_of, validated
+from events.base import Envelope, Fact, envelope_of, event_class, validated
 from events.errors import Refused, Unmappable
+from events.traces import traceparent
 from hub.intake.mapping import Context, Held, Line, Part
 
-_FIELDS = {"type", "schema_version", "source", "key", "occurred_at", "effective_at", "correlation", "causation", "actor", "data"}
+_FIELDS = {
+    "type",
+    "schema_version",
+    "source",
+    "key",
+    "occurred_at",
+    "effective_at",
+    "correlation",
+    "causation",
+    "actor",
+    "traceparent",
+    "data",
+}
 _NEEDED = ("type", "source", "key", "occurred_at", "data")
 _CLOUD = {"businesskey", "effectiveat", "schemaversion", "correlationid", "causationid", "actor"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
@@ -68,7 +82,8 @@ def _rows(body: bytes) -> Iterator[tuple[str, Any]]:
         value = [value]
     if not value:
         raise Refused("the batch is empty")
-    yield from ((str(n), _judged(canonical.checked, row)) for n, row in enumerate(value, 1))
+    judge = partial(canonical.checked, escaped=canonical.escaped(body))
+    yield from ((str(n), _judged(judge, row)) for n, row in enumerate(value, 1))
 
 
 def _judged(judge: Callable[[Any], Any], row: Any) -> Any:
@@ -95,7 +110,8 @@ def _line(path: str, row: Any, context: Context, mapping: str) -> Line | Held:
 
 
 def _fact(row: dict[str, Any], context: Context, mapping: str) -> Fact:
-    if unknown := sorted(set(row) - _FIELDS):
+    if not row.keys() <= _FIELDS:
+        unknown = sorted(row.keys() - _FIELDS)
         raise Unmappable(f"the field {unknown[0]!r} is not known; a fact has {', '.join(sorted(_FIELDS))}", unknown[0])
     for name in _NEEDED:
         if name not in row:
@@ -110,13 +126,7 @@ def _fact(row: dict[str, Any], context: Context, mapping: str) -> Fact:
     version = row.get("schema_version")
     if version is not None and (not isinstance(version, int) or isinstance(version, bool)):
         raise Unmappable("must be a whole number", "schema_version")
-    return Fact(_envelope(row, context, mapping), validated(type_, _current(type_) if version is None else version, data))
-
-
-def _current(type_: str) -> int:
-    from events.base import event_class
-
-    return event_class(type_).version
+    return Fact(_envelope(row, context, mapping), validated(type_, event_class(type_).version if version is None else version, data))
 
 
 def _envelope(row: dict[str, Any], context: Context, mapping: str) -> Envelope:
@@ -126,7 +136,9 @@ def _envelope(row: dict[str, Any], context: Context, mapping: str) -> Envelope:
             raise Unmappable("must be an RFC 3339 time with an offset, such as 2026-01-05T06:00:00Z", name)
     said = {name: row[name] for name in ("source", "key", "correlation", "causation", "actor") if row.get(name) is not None}
     times = {"occurred_at": row["occurred_at"], "effective_at": row.get("effective_at") or row["occurred_at"]}
-    return envelope_of({**said, **times, "mapping": mapping, "raw": context.raw})
+    said_trace = row.get("traceparent")  # a row's own is where it was made, the transport's only who passed it on
+    trace = traceparent(said_trace if isinstance(said_trace, str) else None) or context.traceparent
+    return envelope_of({**said, **times, "mapping": mapping, "raw": context.raw, "traceparent": trace})
 
 
 def _from_cloud(row: dict[str, Any]) -> dict[str, Any]:
@@ -155,6 +167,7 @@ def _from_cloud(row: dict[str, Any]) -> dict[str, Any]:
         "correlation": row.get("correlationid"),
         "causation": row.get("causationid"),
         "actor": row.get("actor"),
+        "traceparent": row.get("traceparent"),
         "data": data,
     }
 

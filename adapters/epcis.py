@@ -57,8 +57,9 @@ class Epcis:
                 made = FactRetracted.of({"original": key, "reason": event.error.reason, "corrective": list(event.error.corrective)})
                 key, at = f"{key}#error:{canonical.time_text(event.error.time)}", event.error.time
             envelope = Envelope(
-                source=source, key=key, occurred_at=at, effective_at=at, mapping=self.name, raw=context.raw, details=event.rest
-            )
+                source=source, key=key, occurred_at=at, effective_at=at, mapping=self.name, raw=context.raw,
+                traceparent=context.traceparent, details=event.rest,
+            )  # fmt: skip
         except Wrong as wrong:
             return Held(path, wrong.reason, wrong.place, source)
         except Refused as error:

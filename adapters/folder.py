@@ -1,8 +1,9 @@
 """A watched folder: a file is taken when it is whole, and moved to `done/` or `held/` after its outcome is durable.
 
-Whole means not changed for a set time; a file renamed in with an older time is taken at once. A file that was durable but not yet moved when
-the hub died is taken again, answers as duplicate, and is moved then. Only the very file that was read is moved: one that has come under its
-name meanwhile stays and is taken next. Names are kept for people and never used to tell what is in a file.
+Whole means not changed for a set time while it was looked at; a file renamed in that was written to last so long before is taken at once. No
+time of day enters this: clocks jump, and those of other machines differ. A file that was durable but not yet moved when the hub died is taken
+again, answers as duplicate, and is moved then. Only the very file that was read is moved: one that has come under its name meanwhile stays and
+is taken next. Names are kept for people and never used to tell what is in a file.
 """
 
 import itertools
@@ -21,6 +22,7 @@ from hub.intake.delivery import Delivery, Outcome
 _log = logging.getLogger(__name__)
 _PARTIAL = (".tmp", ".part", ".partial", ".filepart")
 
+_Look = tuple[int, int, int]  # time of the last write, of the last change of any kind, bytes
 _Stamp = tuple[int, int, int, int]  # device, inode, bytes, time of the last change: which file it was, and that it has not changed since
 
 
@@ -30,6 +32,7 @@ class FolderAdapter:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._taken: set[str] = set()  # handed over and not yet moved
+        self._seen: dict[str, tuple[_Look, float]] = {}  # how each file that is there looks, and since when on the monotonic clock
         self._made = False
 
     @property
@@ -49,6 +52,7 @@ class FolderAdapter:
             ) from error
         self._made = True
         self._taken.clear()
+        self._seen.clear()
 
     def receive(self, limit: int, wait_s: float) -> Sequence[Delivery]:
         """Whole files, oldest first."""
@@ -83,6 +87,8 @@ class FolderAdapter:
     def _whole(self) -> list[tuple[str, int]]:
         """(name, bytes) of regular files that have settled, in the order of their times, then names."""
         found: list[tuple[int, str, int]] = []
+        before, self._seen = self._seen, {}
+        now = time.monotonic()
         try:
             with os.scandir(self.path) as entries:
                 for entry in entries:
@@ -92,10 +98,14 @@ class FolderAdapter:
                         info = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:
                         continue  # moved by a person between listing and looking
-                    now = time.time()
-                    # a time in the future is of another machine's clock: then the time of the last rename or write by our own
-                    changed = info.st_mtime if info.st_mtime <= now else info.st_ctime
-                    if stat.S_ISREG(info.st_mode) and now - changed >= limits.FOLDER_SETTLED_S:
+                    if not stat.S_ISREG(info.st_mode):
+                        continue
+                    look = info.st_mtime_ns, info.st_ctime_ns, info.st_size
+                    known, since = before.get(entry.name, (look, now))
+                    self._seen[entry.name] = look, since if known == look else now
+                    # a write sets both times to the same: the second is later by so much only if it was renamed, or its times set, so long after
+                    came_whole = info.st_ctime_ns - info.st_mtime_ns >= limits.FOLDER_SETTLED_S * 1e9
+                    if came_whole or now - self._seen[entry.name][1] >= limits.FOLDER_SETTLED_S:
                         found.append((info.st_mtime_ns, entry.name, info.st_size))
         except OSError as error:
             raise Unavailable(

@@ -20,31 +20,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from events.errors import Unavailable
 from hub import limits
-from hub.intake.delivery import Delivery, Outcome
+from hub.intake.delivery import Delivery, Outcome, trace_header
 
 GROUP = "millwright-hub"
 TOPIC = "millwright.in"  # what HUB_KAFKA_TOPICS is when nobody sets it
 
-
-class _NowAndThen(logging.Filter):
-    """Lets each kind of message of the client through once in a while: it repeats a refused connection twenty times a second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._next: dict[object, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        kind = record.args[0] if isinstance(record.args, tuple) and record.args else record.msg
-        now = time.monotonic()
-        if now < self._next.get(kind, 0.0):
-            return False
-        self._next[kind] = now + limits.KAFKA_ASK_S
-        return True
-
-
 _log = logging.getLogger(__name__)
 client_log = _log.getChild("client")
-client_log.addFilter(_NowAndThen())
 # the client as a whole cannot go on; all other errors it mends by itself, and logs them
 DEAD = {KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._FATAL}
 
@@ -209,6 +191,7 @@ class _Session:
         headers = {"topic": topic, "partition": str(partition), "offset": str(offset)}
         if (key := message.key()) is not None:
             headers["key"] = bytes(key).decode("utf-8", "backslashreplace")
+        headers |= trace_header(dict(message.headers() or ()).get("traceparent"))
         return Delivery(message.value() or b"", "kafka", datetime.now(UTC), headers, done)
 
     # -- is it alive? ----------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from adapters.kafka import DEAD, client_log, said
 from events import canonical
@@ -34,7 +34,7 @@ _OWN = {"correlation": "correlationid", "causation": "causationid"}  # what inta
 _URI = "/:?@!$&'()*+,;=~"  # what a URI reference may hold besides letters, digits and -._ (no # and no brackets: they have one place only)
 _META_MAX = 1000  # envelopes that are remembered: the facts of one delivery have the same
 
-Headers = list[tuple[str, str | bytes]]
+Headers = list[tuple[str, str | bytes | None]]
 
 
 class Relay(Following):
@@ -345,7 +345,7 @@ class _Session:
                 if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
                     self._give_up(said(error))
                     break
-                self.too_large = rest[0][1], len(key) + len(value) + sum(len(name) + len(text) for name, text in headers)
+                self.too_large = rest[0][1], len(key) + len(value) + sum(len(name) + len(text or "") for name, text in headers)
                 break
             batch.last = rest.popleft()[1]
             batch.left += 1

@@ -28,6 +28,7 @@ _SETS = {
     "997": "functional acknowledgment", "999": "implementation acknowledgment",
 }  # fmt: skip
 _NEXT = "correct it at the sender and send it again"
+FACTS_MAX = 100_000  # of one file: what they are made of takes some kilobytes of memory each
 
 
 class X12ShipNotice:
@@ -41,14 +42,23 @@ class X12ShipNotice:
         return x12_text.looks_like(body)
 
     def read(self, body: bytes, context: Context) -> Sequence[Part]:
-        """A part for each transaction set, numbered through the file."""
-        return [_part(n, one, context) for n, one in enumerate(x12.parse(body), 1)]
+        """A part for each transaction set, numbered through the file. One that would make more facts than a file may is held whole."""
+        parts: list[Part] = []
+        left = FACTS_MAX
+        for n, one in enumerate(x12.parse(body), 1):
+            parts.append(_part(n, one, context, left))
+            left -= sum(_count(line) for line in parts[-1].lines)
+        return parts
 
 
-def _part(number: int, one: TransactionSet, context: Context) -> Part:
+def _count(line: Line | Held) -> int:
+    return len(line.facts) if isinstance(line, Line) else 1
+
+
+def _part(number: int, one: TransactionSet, context: Context, most: int) -> Part:
     source = f"x12:{one.sender}" if one.sender else "x12"
     if one.code == "856":
-        return Part(number, "x12-856", source, _lines(one, source, context))
+        return Part(number, "x12-856", source, _lines(one, source, context, most))
     if not one.code:
         fault = one.fault or Fault("no transaction set")
         return Part(number, "x12", source, [Held("", f"{fault.reason}; {_NEXT}", fault.place, source)])
@@ -61,8 +71,8 @@ def _part(number: int, one: TransactionSet, context: Context) -> Part:
     )
 
 
-def _lines(one: TransactionSet, source: str, context: Context) -> Sequence[Line | Held]:
-    """The header, then each level that makes facts; one held line for a fault of the set."""
+def _lines(one: TransactionSet, source: str, context: Context, most: int) -> Sequence[Line | Held]:
+    """The header, then each level that makes facts; one held line for a fault of the set, or where there would be more than `most` facts."""
     if one.fault is not None:
         return [Held("", f"{one.fault.reason}; {_NEXT}", one.fault.place, source)]
     try:
@@ -74,7 +84,14 @@ def _lines(one: TransactionSet, source: str, context: Context) -> Sequence[Line 
         lines: list[Line | Held] = [Line("", maker.facts(f"856/{notice.number}", [maker.header()]))]
     except Refused as error:
         return [Held("", f"the header of the notice: {error}; {_NEXT}", notice.bsn.place, source)]
-    lines.extend(line for level in notice.levels if (line := maker.line(level)) is not None)
+    made = 1
+    for level in notice.levels:
+        if (line := maker.line(level)) is None:
+            continue
+        lines.append(line)
+        made += _count(line)
+        if made > most:
+            return [Held("", f"the file would make more than {FACTS_MAX} facts: send this notice in several", level.hl.place, source)]
     return lines
 
 
@@ -112,6 +129,7 @@ class _Maker:
                     time_quality=self.quality,
                     mapping=X12ShipNotice.name,
                     raw=self.context.raw,
+                    traceparent=self.context.traceparent,
                 ),
                 event,
             )

@@ -175,8 +175,9 @@ class Envelope:
 
     `source` and `key` (the business key) together name the fact for ever. `occurred_at` is the source's clock, `effective_at` the business
     time it counts from. `time_quality` says how sure the offset of a local time is. `mapping` names the mapping and its version, `raw` is the
-    sha256 (hex) of the delivery it came in. `details` is what the source said besides and no event type has a field for, in the words of its
-    standard (EPCIS bizStep, disposition, ilmd, sensors, extensions): part of what the fact says, so of its digest.
+    sha256 (hex) of the delivery it came in, `traceparent` the source's trace that brought it first (events/traces.py). `details` is what the
+    source said besides and no event type has a field for, in the words of its standard (EPCIS bizStep, disposition, ilmd, sensors,
+    extensions): part of what the fact says, so of its digest.
     """
 
     source: Name
@@ -189,6 +190,7 @@ class Envelope:
     actor: Name | None = None
     mapping: str = ""
     raw: str = ""
+    traceparent: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -199,15 +201,17 @@ class Fact:
     envelope: Envelope
     event: Event
 
-    def digest(self, data: bytes | None = None) -> bytes:
-        """sha256 over what the fact says; receive times, mapping, raw bytes and transport numbers do not count. `data`: its JSON, if at hand."""
-        e = self.envelope
-        head = f"{self.event.type}\x00{e.source}\x00{e.key}\x00"
-        if self.event.keyed_only:
-            return hashlib.sha256(head.encode()).digest()
-        head += f"{microseconds(e.occurred_at)} {microseconds(e.effective_at)}\x00"
-        details = canonical.dumps(e.details) if e.details else b""
-        return hashlib.sha256(head.encode() + (self.event.json() if data is None else data) + details).digest()
+    def digest(self, data: bytes | None = None, times: tuple[int, int] | None = None) -> bytes:
+        """sha256 over what the fact says; receive times, mapping, raw bytes, trace and transport numbers do not count.
+
+        `data`: its JSON; `times`: when it occurred and is effective, in microseconds; where they are at hand.
+        """
+        e, event = self.envelope, self.event
+        if event.keyed_only:
+            return hashlib.sha256(f"{event.type}\x00{e.source}\x00{e.key}\x00".encode()).digest()
+        occurred, effective = times or (microseconds(e.occurred_at), microseconds(e.effective_at))
+        said = f"{event.type}\x00{e.source}\x00{e.key}\x00{occurred} {effective}\x00".encode() + (event.json() if data is None else data)
+        return hashlib.sha256(said + canonical.dumps(e.details) if e.details else said).digest()
 
 
 _EPOCH, _US = datetime(2000, 1, 1, tzinfo=UTC), timedelta(microseconds=1)

@@ -7,7 +7,6 @@ equal bytes, so that a sha256 of them can tell a duplicate from a conflict.
 
 import hashlib
 import json
-from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -22,7 +21,7 @@ DIGITS_MAX = 38  # digits of a number; PostgreSQL's and most ERPs' numeric limit
 
 def loads(raw: bytes | str) -> Json:
     """The value of one JSON text. Raises `Refused` with the place for everything that two readers could understand differently."""
-    return checked(parse(raw))
+    return checked(parse(raw), escaped=escaped(raw))
 
 
 def parse(raw: bytes | str) -> Json:
@@ -88,39 +87,45 @@ def _decimal(text: str) -> Decimal | Refused:
         value = Decimal(text)
     except InvalidOperation:
         return Refused(f"the number {text[:40]} is out of range")
-    if not value.is_finite() or abs(value.adjusted()) > DIGITS_MAX or len(value.as_tuple().digits) > DIGITS_MAX:
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or max(len(digits) + exponent, 0) + max(-exponent, 0) > DIGITS_MAX:  # as written without an exponent
         return Refused(f"the number {text[:40]} has more than {DIGITS_MAX} digits")
     return value
 
 
 def _integer(text: str) -> int | Refused:
-    return int(text) if len(text) <= DIGITS_MAX else Refused(f"the number {text[:40]} has more than {DIGITS_MAX} digits")
+    return int(text) if len(text.removeprefix("-")) <= DIGITS_MAX else Refused(f"the number {text[:40]} has more than {DIGITS_MAX} digits")
 
 
 def _constant(text: str) -> Refused:
     return Refused(f"{text} is not a JSON number")
 
 
-def checked(value: Json) -> Json:
-    """A value of `parse`, if nothing in it is refused. Without recursion: a hostile text must not reach Python's own limits."""
-    stack: list[tuple[object, int]] = [(value, 1)]
-    push: Callable[[tuple[object, int]], None] = stack.append
-    while stack:
-        node, depth = stack.pop()
-        if isinstance(node, str):
-            check_text(node)
-        elif isinstance(node, Refused):
-            raise node
-        elif isinstance(node, dict | list):
-            if depth > DEPTH_MAX:
-                raise Refused(f"JSON nested deeper than {DEPTH_MAX} levels")
-            if isinstance(node, dict):
-                for key, child in node.items():
-                    check_text(key)
-                    push((child, depth + 1))
-            else:
-                for child in node:
-                    push((child, depth + 1))
+def escaped(raw: bytes | str) -> bool:
+    """Whether texts of this JSON may hold what `check_text` refuses: in UTF-8 nothing can but by an escape such as \\u0000."""
+    return isinstance(raw, str) or b"\\u" in raw
+
+
+def checked(value: Json, *, escaped: bool = True) -> Json:
+    """A value of `parse`, if nothing in it is refused. Level by level: a hostile text must not reach Python's own limits."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        if escaped:
+            for text in level:
+                if type(text) is str:
+                    check_text(text)
+        nodes, level = [node for node in level if type(node) is not str], []
+        for node in nodes:
+            if isinstance(node, dict | list):
+                if depth > DEPTH_MAX:
+                    raise Refused(f"JSON nested deeper than {DEPTH_MAX} levels")
+                if isinstance(node, dict):
+                    level += node.values()
+                if escaped or isinstance(node, list):
+                    level += node  # of an object its keys, which are texts
+            elif isinstance(node, Refused):
+                raise node
     return value
 
 

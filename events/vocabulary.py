@@ -27,20 +27,23 @@ HandlingUnitId = NewType("HandlingUnitId", str)
 _CONTEXT = Context(prec=40)  # Python's default of 28 digits would round what the pattern below allows
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _DECIMAL = re.compile(r"-?\d{1,20}(\.\d{1,12})?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def _text(value: str) -> str:
-    check_text(value)
-    if any(ord(c) < 32 or ord(c) == 127 for c in value):
-        raise ValueError("holds a control character")
+    if not (value.isascii() and value.isprintable()):
+        check_text(value)
+        if _CONTROL.search(value):
+            raise ValueError("holds a control character")
     return value
 
 
 def _exact(value: object) -> Decimal:
-    number = isinstance(value, Decimal | int) and not isinstance(value, bool)
-    if not number and not (isinstance(value, str) and _DECIMAL.fullmatch(value)):
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        return _CONTEXT.normalize(Decimal(value)) or Decimal(0)
+    if not isinstance(value, Decimal | int) or isinstance(value, bool):
         raise ValueError("must be a decimal string such as '12.5' (at most 20 digits and 12 decimals, no exponent)")
-    found = Decimal(value)  # type: ignore[arg-type]
+    found = Decimal(value)
     if not found.is_finite() or not _DECIMAL.fullmatch(format(found, "f")):
         raise ValueError("is out of range: at most 20 digits and 12 decimals")
     return _CONTEXT.normalize(found) or Decimal(0)

@@ -2,7 +2,9 @@
 
 DELIVERY_BYTES_MAX = 64 * 1024 * 1024  # a file; larger ones are refused before they are read (reliability.md §5)
 HTTP_BODY_BYTES_MAX = 16 * 1024 * 1024  # one request body: an EPCIS capture of some 20,000 events
+HTTP_DURABLE_WAIT_S = 30.0  # a client that waits longer has gone; the delivery is still worked on, and a repeat is a duplicate
 HTTP_WAITING_MAX = 256  # requests that wait for the door; one more gets 503 with Retry-After
+HTTP_WAITING_BYTES_MAX = 64 * 1024 * 1024  # what they hold together, those in hand too; one more gets 503, unless it is alone
 MQTT_BODY_BYTES_MAX = 1024 * 1024  # one payload
 MQTT_WAITING_MAX = 1000  # messages received and not yet taken; then paho's thread waits, and so does the broker
 KAFKA_BATCH_MAX = 500  # messages a poll
@@ -36,5 +38,21 @@ FOLLOW_LOCK_TIMEOUT_S = (
 SNAPSHOT_TRIES_MAX = 5  # a reader whose views were swapped while it began looks again
 STATEMENT_TIMEOUT_S = 60.0  # one query of the API or the CLI
 FOLDER_BATCH_BYTES_MAX = 32 * 1024 * 1024  # what one batch reads into memory, or one file if it is larger
-FOLDER_SETTLED_S = 1.0  # a file that did not change for this long is whole
+FOLDER_SETTLED_S = 1.0  # a file that did not change for this long, or came so long after it was last written to, is whole
+READY_LAG_S = 30.0  # a view that did not reach for this long what was there then: the hub is not ready
+DISK_FREE_BYTES_MIN = 32 * 1024 * 1024  # two segments of the write-ahead log: with less under the private server a write may end it
 EXPORT_KEYS_MAX = 100  # differing keys that `verify` names for each table
+SPAN_LINKS_MAX = (
+    128  # links of one span to the traces its facts came from, what OpenTelemetry takes by default; the span tells how many there were
+)
+LOG_MESSAGE_CHARS_MAX = 4000  # of one log message; the middle of a longer one is left out
+LOG_TEMPLATE_CHARS = 600  # of its beginning and end that tell its kind
+LOG_KINDS_MAX = 256  # kinds of messages that a process counts apart; further ones share an entry a level
+LOG_TELL_FIRST_S = 1.0  # repetitions of a message are told after this, then after twice as long, …
+LOG_TELL_MAX_S = 60.0  # … at least this often: what a kill -9 loses of their count
+LOG_QUIET_S = 120.0  # a kind of message that was not seen for this long begins anew
+VIEW_STUCK_S = (
+    60.0  # a view that did not move for this long though a fact waited as long is stuck: a batch takes a second, the longest back-off five
+)
+METRICS_WRITE_S = 2.0  # a process of the hub leaves its numbers for `/metrics` this often
+TRACE_END_S = 2.0  # an ending process waits at most this long for a collector to take its last spans

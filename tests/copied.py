@@ -7,7 +7,8 @@ from typing import Any
 
 from events.base import _EPOCH
 
-FIELDS = 14  # of a row of log.event
+FIELDS = 14  # of a row of log.event: position, version, recorded_at, stream, key, occurred_at, effective_at, schema_version, digest, …
+KEY, DIGEST = 4, 8
 
 
 def rows(block: bytes) -> Iterator[list[bytes]]:
@@ -30,7 +31,7 @@ def rows(block: bytes) -> Iterator[list[bytes]]:
 
 def as_selected(fields: Sequence[bytes]) -> tuple[Any, ...]:
     """The columns `hub.log.codec.COLUMNS` of a row."""
-    position, version, schema, occurred, effective, recorded = (int.from_bytes(fields[n], "big", signed=True) for n in (0, 2, 4, 9, 10, 11))
-    stream, type_, source, key = (fields[n].decode() for n in (1, 3, 7, 8))
+    position, version, schema, occurred, effective, recorded = (int.from_bytes(fields[n], "big", signed=True) for n in (0, 1, 7, 5, 6, 2))
+    stream, type_, source, key = (fields[n].decode() for n in (3, 9, 10, 11))
     times = [_EPOCH + timedelta(microseconds=us) for us in (occurred, effective, recorded)]
     return position, stream, version, type_, schema, source, key, *times, fields[12], fields[13]

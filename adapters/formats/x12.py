@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from adapters.formats.x12_text import FRAGMENT, ISA_CHARS_MAX, NEXT_ISA, decode, separators
 
-SEGMENTS_MAX = 3_000_000  # of one file: 64 MiB of the shortest segments that ship notices are made of
+SEGMENTS_MAX = 500_000  # of one file: some 200 MiB of memory, besides what is made of them
 SETS_MAX = 50_000  # of one file
 ELEMENT_CHARS_MAX = 4_000
 _TAG = re.compile(r"[A-Z][A-Z0-9]{1,2}")

@@ -83,6 +83,7 @@ def status(hub: Hub) -> dict[str, Any]:
         trouble = queries.position_trouble(cursor, positions)
         relay = queries.relay(cursor, head)
         lag_s = queries.oldest_unprocessed_s(cursor, positions, trouble)
+        waits = queries.view_waits(cursor, positions)
     return {
         "processes": [
             {"role": p.role, "pid": p.pid, "since": p.since, "restarts": p.restarts} for p in read_processes(Home(hub.settings.home))
@@ -93,6 +94,9 @@ def status(hub: Hub) -> dict[str, Any]:
         "views": positions,
         "trouble": trouble,
         "relay": relay,
+        "waits_s": {view: waits_s for view, (waits_s, _) in waits.items()},
+        # by position alone: that its process or thread lives says nothing
+        "stuck": {view: min(both) for view, both in waits.items() if min(both) >= limits.VIEW_STUCK_S},
         "oldest_unprocessed_s": lag_s,
         "quarantine": int(held[0]) if held else 0,
         "exceptions": sum(counts.values()),

@@ -5,7 +5,7 @@
       hub.toml       settings (optional, written by people)
       pg/            the private PostgreSQL cluster         broker/   the demo broker's store and configuration
       inbox/         watched folder of the demo             spool/    the edge's durable store
-      secrets/       files of mode 0600                     run/      locks, pids and sockets; run/log/ what processes say
+      secrets/       files of mode 0600                     run/      locks, pids and sockets; run/log/ what processes say, run/metrics/ in numbers
 
 Errors: `HomeRefused`, a `ConfigError` (exit code 2).
 """
@@ -26,7 +26,7 @@ SOCKET_PATH_BYTES_MAX = 100
 """A unix socket's path has 108 bytes on Linux, 104 elsewhere."""
 
 _SOCKET_NAME = "/.s.PGSQL.5432.lock"
-_FOLDERS = ("run", "run/log", "run/pg", "broker", "inbox", "spool", "secrets")
+_FOLDERS = ("run", "run/log", "run/metrics", "run/pg", "broker", "inbox", "spool", "secrets")
 _KNOWN = {"VERSION", "hub.toml", "pg", *(name for name in _FOLDERS if "/" not in name)}
 
 
@@ -46,6 +46,7 @@ class Home:
         self.secrets = self.path / "secrets"
         self.run = self.path / "run"
         self.log = self.run / "log"
+        self.metrics = self.run / "metrics"
         self.users_lock = self.run / "users.lock"
         self.leave_lock = self.run / "leave.lock"
         self.keeper_lock = self.run / "keeper.lock"

@@ -128,6 +128,7 @@ def event_row(fact: Recorded) -> Row:
         "actor": e.actor,
         "mapping": e.mapping,
         "raw": e.raw,
+        "traceparent": e.traceparent or None,
         "details": canonical.loads(canonical.dumps(e.details)) if e.details else None,
         "data": fact.event.data(),
     }
@@ -230,6 +231,19 @@ def oldest_unprocessed_s(cursor: Cursor, positions: dict[str, int], trouble: Col
         [after + 1, bool(trouble)],
     ).fetchone()
     return round(max(0.0, float(row[0])), 3) if row and row[0] is not None else 0.0
+
+
+def view_waits(cursor: Cursor, positions: dict[str, int]) -> dict[str, tuple[float, float]]:
+    """Of each view behind the head: seconds since the first fact that it has not folded was recorded, and since it moved last."""
+    found = {}
+    for view in positions:
+        query = sql.SQL(
+            """select extract(epoch from clock_timestamp() - e.recorded_at), extract(epoch from clock_timestamp() - p.moved_at)
+               from {} p join log.event e on e.position = p.position + 1"""
+        ).format(sql.Identifier(live_schema(view), "position"))
+        if row := cursor.execute(query).fetchone():
+            found[view] = (round(max(0.0, float(row[0])), 3), round(max(0.0, float(row[1])), 3))
+    return found
 
 
 def where_now(cursor: Cursor, nodes: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import socket
 import sys
@@ -12,11 +13,13 @@ from dataclasses import replace
 from functools import partial
 
 from events.errors import Unavailable
+from hub.app import logs
 from hub.app.home import Home
 from hub.app.settings import Settings
 from hub.app.supervisor import Child, Supervisor
 from hub.app.wiring import open_hub
 
+_log = logging.getLogger(__name__)
 BACKLOG = 2048  # connections that wait to be taken, as uvicorn asks for by itself
 
 
@@ -77,13 +80,16 @@ def listening(settings: Settings) -> list[socket.socket]:
 
 def serve_hub(json_: bool) -> int:
     """Run until SIGTERM or Ctrl-C; as JSON, one document when the hub is ready, and what happens on standard error."""
+    with logs.writing("supervisor", fd=2 if json_ else 1, printed=False):
+        return _serve(json_)
+
+
+def _serve(json_: bool) -> int:
     settings = Settings.load()
     home = Home.open(settings.home)
     private = settings.database_url is None
 
-    def say(text: str) -> None:
-        print(text, file=sys.stderr if json_ else sys.stdout, flush=True)
-
+    say = _log.info
     for one in listening(settings):  # else another program that answers there is taken for ours
         one.close()
     with open_hub(settings):

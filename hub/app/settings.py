@@ -111,6 +111,8 @@ class Settings:
         env = os.environ if environ is None else environ
         here = Path.cwd() if cwd is None else cwd
         home = home_path(env, here)
+        if env.get("HUB_LOG", "") not in ("", "text", "json"):
+            raise ConfigError(f"HUB_LOG: {_shown(env['HUB_LOG'])} is not known: write text, json, or nothing (text on a terminal)")
         source = _Source(env, home / "hub.toml")
         host, port = _listen(*source.text("HUB_LISTEN", "api", "listen", DEFAULT_LISTEN))
         token = source.secret("HUB_API_TOKEN")
@@ -151,11 +153,15 @@ class _Source:
             if section == "partners":
                 continue
             if section not in _SECTIONS:
-                raise ConfigError(f"{file}: unknown key '{section}'; known are {_listed({*_SECTIONS, 'partners'})}: correct or remove it")
+                raise ConfigError(
+                    f"{file}: unknown key {_shown(section)}; known are {_listed({*_SECTIONS, 'partners'})}: correct or remove it"
+                )
             if not isinstance(table, dict):
                 raise ConfigError(f"{file}: '{section}' must be a table, not {_kind(table)}: write [{section}] on a line of its own")
             for key in sorted(set(table) - _SECTIONS[section]):
-                raise ConfigError(f"{file}: unknown key '{section}.{key}'; known are {_listed(_SECTIONS[section])}: correct or remove it")
+                raise ConfigError(
+                    f"{file}: unknown key {_shown(f'{section}.{key}')}; known are {_listed(_SECTIONS[section])}: correct or remove it"
+                )
 
     def _in_file(self, section: str, key: str) -> tuple[Any, str]:
         return self.doc.get(section, {}).get(key), f"{self.file}: {section}.{key}"
@@ -168,7 +174,7 @@ class _Source:
             return default, where
         if not isinstance(found, str) or not found:
             raise ConfigError(f"{where} must be a text, not {_kind(found)}: put it in double quotes or remove it")
-        return found, where
+        return _without_nul(found, where), where
 
     def names(self, variable: str, section: str, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
         """A list of texts; in the environment separated by commas."""
@@ -179,7 +185,7 @@ class _Source:
             return default
         if not isinstance(found, list) or not all(isinstance(one, str) and one for one in found):
             raise ConfigError(f'{where} must be a list of texts, not {_kind(found)}: write {key} = ["a", "b"]')
-        return tuple(found)
+        return tuple(_without_nul(one, where) for one in found)
 
     def brokers(self, variable: str, section: str, key: str) -> tuple[str, str]:
         """Host:port pairs as one text, whether the file gives a text or a list."""
@@ -200,10 +206,12 @@ class _Source:
         try:
             text = Path(named).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{variable}_FILE: {named} cannot be read ({error}): correct the path or its permissions") from error
+            raise ConfigError(
+                f"{variable}_FILE: {_shown(named)} cannot be read ({_cause(error)}): correct the path or its permissions"
+            ) from error
         if not text:
-            raise ConfigError(f"{variable}_FILE: {named} is empty: write the secret into it or unset the variable")
-        return text
+            raise ConfigError(f"{variable}_FILE: {_shown(named)} is empty: write the secret into it or unset the variable")
+        return _without_nul(text, f"{variable}_FILE: {_shown(named)}")
 
     def partners(self) -> dict[str, Partner]:
         table = self.doc.get("partners", {})
@@ -212,11 +220,11 @@ class _Source:
         return {name: self._partner(name, entry) for name, entry in table.items()}
 
     def _partner(self, name: str, entry: object) -> Partner:
-        where = f'{self.file}: [partners."{name}"]'
+        where = f"{self.file}: [partners.{_shown(name)}]"
         if not name.strip() or not isinstance(entry, dict):
             raise ConfigError(f'{where} must be a table with a name: write [partners."x12:ZZ:ACME"] and its keys below it')
         for key in sorted(set(entry) - _PARTNER_KEYS):
-            raise ConfigError(f"{where}: unknown key '{key}'; known are {_listed(_PARTNER_KEYS)}: correct or remove it")
+            raise ConfigError(f"{where}: unknown key {_shown(key)}; known are {_listed(_PARTNER_KEYS)}: correct or remove it")
         zone = entry.get("zone")
         try:
             zoneinfo.ZoneInfo("UTC" if zone is None else zone)
@@ -226,7 +234,7 @@ class _Source:
             TypeError,
             OSError,
         ) as error:
-            raise ConfigError(f'{where}: zone {zone!r} is not an IANA time zone: write one such as "Europe/Berlin"') from error
+            raise ConfigError(f'{where}: zone {_shown(zone)} is not an IANA time zone: write one such as "Europe/Berlin"') from error
         return Partner(zone, self._units(where, entry.get("units", {})))
 
     @staticmethod
@@ -235,8 +243,16 @@ class _Source:
             raise ConfigError(f'{where}: units must be a table, not {_kind(units)}: write units = {{ BX = "CS" }}')
         for code, unit in units.items():
             if not isinstance(unit, str) or unit not in rec20():
-                raise ConfigError(f"{where}: units.{code} = {unit!r} is not a UN/ECE Rec 20 code: write one such as EA, KGM, LTR")
+                raise ConfigError(
+                    f"{where}: units.{code[:80]} = {_shown(unit)} is not a UN/ECE Rec 20 code: write one such as EA, KGM, LTR"
+                )
         return dict(units)
+
+
+def _without_nul(text: str, where: str) -> str:
+    if "\0" in text:
+        raise ConfigError(f"{where} has a NUL character, which no path, address or name can have: remove it")
+    return text
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -245,9 +261,11 @@ def _read_toml(file: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read ({error}): correct its permissions or encoding (UTF-8)") from error
+        raise ConfigError(
+            f"{_shown(str(file), 200)} cannot be read ({_cause(error)}): correct its permissions or encoding (UTF-8)"
+        ) from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file} is not TOML ({error}): correct that line") from error
+        raise ConfigError(f"{file} is not TOML ({_cause(error)}): correct that line") from error
     except RecursionError:
         raise ConfigError(f"{file} has lists or tables nested hundreds deep: no setting is, remove them") from None
 
@@ -256,7 +274,7 @@ def _listen(text: str, where: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host if ":" not in host else ""
     if not colon or not host or not _is_port(port):
-        raise ConfigError(f"{where}: {text!r} is not HOST:PORT: write for example {DEFAULT_LISTEN} or [::1]:8080")
+        raise ConfigError(f"{where}: {_shown(text)} is not HOST:PORT: write for example {DEFAULT_LISTEN} or [::1]:8080")
     return host, int(port)
 
 
@@ -281,7 +299,7 @@ def _check_exposure(host: str, token: str | None) -> None:
     if not is_loopback(host) and len(token or "") < TOKEN_CHARS_MIN:
         state = "is not set" if not token else f"has only {len(token)} characters"
         raise ConfigError(
-            f"HUB_LISTEN: {host} can be reached from other machines but HUB_API_TOKEN {state}: set one of at least "
+            f"HUB_LISTEN: {_shown(host)} can be reached from other machines but HUB_API_TOKEN {state}: set one of at least "
             f"{TOKEN_CHARS_MIN} characters (`openssl rand -hex 32`) or listen on 127.0.0.1"
         )
 
@@ -313,7 +331,7 @@ def _kafka_brokers(text: str, where: str) -> str:
     for part in parts:
         host, _, port = part.rpartition(":")
         if not host or not _is_port(port) or not int(port):
-            raise ConfigError(f"{where}: {part!r} is not HOST:PORT: write for example localhost:9092,other:9092")
+            raise ConfigError(f"{where}: {_shown(part)} is not HOST:PORT: write for example localhost:9092,other:9092")
     return ",".join(parts)
 
 
@@ -325,8 +343,21 @@ def home_path(environ: Mapping[str, str], here: Path) -> Path:
 def _path(text: str, here: Path, where: str) -> Path:
     try:
         return Path(os.path.abspath(here / Path(text).expanduser()))
-    except RuntimeError as error:
-        raise ConfigError(f"{where}: {text!r} is in the home of a user that is not known ({error}): write the whole path") from None
+    except RuntimeError:
+        raise ConfigError(f"{where}: {_shown(text)} is in the home of a user that is not known: write the whole path") from None
+
+
+def _shown(value: object, most: int = 80) -> str:
+    """A value for a message: on one line, and no more of it than tells which it is."""
+    text = repr(value[:most] if isinstance(value, str) else value)
+    if isinstance(value, str):
+        return text if len(value) <= most else f"{text}… ({len(value)} characters)"
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def _cause(error: Exception) -> str:
+    """Why something cannot be read, without the path that Python adds."""
+    return (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:200]
 
 
 def _listed(names: set[str] | frozenset[str]) -> str:

@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from events.errors import Unavailable
 from hub.app.home import Home, write_atomically
+from hub.app.logs import last_said
 from hub.app.servers import process
 from hub.app.servers.postgres import PrivateServer
 
@@ -33,7 +34,7 @@ STEADY_S = 5.0
 TERM_S = 6.0
 """After SIGTERM children have this long, all together, before SIGKILL; with the keeper's end it stays below 10 s."""
 
-LOG_CHECK_S = 10.0
+LOG_CHECK_S = 1.0
 
 
 STOP_S = 9.5
@@ -113,6 +114,7 @@ class Supervisor:
         self._postgres: Process | None = None
         self._keeper_due = 0.0
         self._written: list[Process] = []
+        self._unwritten = False  # it was told that they cannot be
         self._logs_checked = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -263,7 +265,7 @@ class Supervisor:
         kept.restarts += 1
         kept.due = now + pause
         when = "now" if pause == 0 else f"in {pause:g} s"
-        said = process.tail(self.home.log / f"{role}.log", 1) if code > 0 else ""
+        said = last_said(self.home.log / f"{role}.log") if code > 0 else ""
         self.on_event(f"{role} (pid {pid}) {ending}{f' ({said})' if said else ''}: restarting {when}")
 
     def _all_ready(self) -> bool:
@@ -296,12 +298,18 @@ class Supervisor:
     def _write(self) -> None:
         present = [self._me, self._postgres, *(kept.shown for kept in self._kept)]
         shown = [one for one in present if one is not None]
-        if shown != self._written:
-            write_atomically(
-                self.home.processes_json,
-                json.dumps([asdict(one) for one in shown]) + "\n",
-            )
-            self._written = shown
+        if shown == self._written:
+            return
+        try:
+            write_atomically(self.home.processes_json, json.dumps([asdict(one) for one in shown]) + "\n")
+        except OSError as error:  # a full disk must not end what runs; the next step tries again
+            if not self._unwritten:
+                self.on_event(
+                    f"{self.home.processes_json} cannot be written ({error}): free some space; `hub status` shows old pids until then"
+                )
+            self._unwritten = True
+            return
+        self._written, self._unwritten = shown, False
 
 
 def _wait_for(popen: subprocess.Popen[bytes], seconds: float) -> None:

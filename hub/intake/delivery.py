@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from events.traces import traceparent
+
 OutcomeName = Literal["quarantined", "conflict", "accepted", "duplicate"]
+TRACEPARENT = "traceparent"  # the header of a delivery that names the source's trace
 WORST_FIRST: tuple[OutcomeName, ...] = ("quarantined", "conflict", "accepted", "duplicate")
 
 
@@ -43,7 +46,8 @@ class PartOutcome:
     @property
     def first_trouble(self) -> LineOutcome | None:
         """The first line that was not taken as it was meant."""
-        return next((line for line in self.lines if line.outcome == self.outcome and line.reason), None)
+        worst = self.outcome
+        return next((line for line in self.lines if line.outcome == worst and line.reason), None)
 
     def as_json(self) -> dict[str, Any]:
         """The row of `hub intake --json` but for path and sha256 (contracts.md, Commands)."""
@@ -73,11 +77,18 @@ class Outcome:
         return next((name for name in WORST_FIRST if name in found), "duplicate")
 
 
+def trace_header(said: str | bytes | None) -> dict[str, str]:
+    """The header of a delivery for a `traceparent` of its transport; none where it is not one."""
+    found = traceparent(said)
+    return {TRACEPARENT: found} if found else {}
+
+
 @dataclass(slots=True)
 class Delivery:
     """Bytes handed over by a source, with what its transport said and the way to acknowledge them.
 
-    `transport` is mqtt, http, folder, kafka, cli. `headers` may hold topic, content_type, file_name, partition, offset: kept, never trusted.
+    `transport` is mqtt, http, folder, kafka, cli. `headers` may hold topic, content_type, file_name, partition, offset: kept, never trusted;
+    and traceparent, by `trace_header`.
     """
 
     body: bytes

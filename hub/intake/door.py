@@ -6,7 +6,9 @@ held lines by key, so a crash anywhere ends in the same log after the source sen
 
 import hashlib
 import threading
+import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,8 +18,8 @@ from events import canonical
 from events.base import Envelope, Fact
 from events.errors import HubError, Refused, Unavailable
 from events.integration import ContentConflicted, DeliveryQuarantined
-from hub import limits
-from hub.intake.delivery import Adapter, Delivery, LineOutcome, Outcome, PartOutcome
+from hub import limits, telemetry
+from hub.intake.delivery import TRACEPARENT, Adapter, Delivery, LineOutcome, Outcome, PartOutcome
 from hub.intake.mapping import Context, Held, Line, Part, Partner
 from hub.intake.mapping import Mapping as FormatMapping
 from hub.log.store import Accepted, Conflict, Duplicate, Result
@@ -70,14 +72,14 @@ class Intake:
             self._log.flush()  # nothing was appended, which would have flushed what was kept
         return outcomes
 
-    def take_part(self, body: bytes, sha256: str, part: int, received_at: datetime, source: str) -> Outcome:
+    def take_part(self, body: bytes, sha256: str, part: int, received_at: datetime, source: str, headers: Mapping[str, str]) -> Outcome:
         """One part of a delivery that is kept already, mapped anew; for re-drive. `source` is whose it is where its mapping cannot tell."""
-        parts = [p for p in self.map(body, sha256, {}, source) if p.number == part]
-        return self._append([_Mapped(Delivery(body, "redrive", received_at), sha256, parts)], arrived=False)[0]
+        parts = [p for p in self.map(body, sha256, headers, source) if p.number == part]
+        return self._append([_Mapped(Delivery(body, "redrive", received_at, headers), sha256, parts)], arrived=False)[0]
 
     def map(self, body: bytes, sha256: str, headers: Mapping[str, str], transport: str) -> Sequence[Part]:
         """The parts of a body. A mapping that raises is a fault of ours: the delivery is held with its trace, and the hub goes on."""
-        context = Context(raw=sha256, headers=headers, partners=self._partners)
+        context = Context(raw=sha256, headers=headers, partners=self._partners, traceparent=headers.get(TRACEPARENT, ""))
         try:
             for mapping in self._mappings:
                 if mapping.recognises(body):
@@ -149,8 +151,10 @@ def held_key(sha256: str, part: int, line: str, refused_key: str = "") -> str:
 
 
 def _envelope(m: _Mapped, source: str, key: str) -> Envelope:
-    at = m.delivery.received_at
-    return Envelope(source=source, key=key, occurred_at=at, effective_at=at, actor="hub", mapping="intake/1", raw=m.sha256)
+    at, trace = m.delivery.received_at, m.delivery.headers.get(TRACEPARENT, "")
+    return Envelope(
+        source=source, key=key, occurred_at=at, effective_at=at, actor="hub", mapping="intake/1", raw=m.sha256, traceparent=trace
+    )
 
 
 def _quarantined(m: _Mapped, part: Part, line: Held) -> Fact:
@@ -210,7 +214,11 @@ class Loop:
         self.adapter = adapter
         self._intake = intake
         self._report = report
+        self._kind = adapter.name.partition(" ")[0]  # in numbers, without the address
+        self._loop = f"intake {self._kind}"
+        telemetry.CONNECTED.labels(self._kind).set(0)
         self._open = False
+        self.trouble = ""  # why the log does not take the batch at hand
 
     def step(self, stop: threading.Event, wait_s: float = 0.5) -> int:
         """One batch; how many deliveries were acknowledged. An unreachable source or log is waited for with back-off, visibly.
@@ -221,18 +229,27 @@ class Loop:
             if not self._open:
                 self.adapter.open()
                 self._open = True
+                telemetry.CONNECTED.labels(self._kind).set(1)
+                telemetry.backs_off(self._loop, 0)
             deliveries = self.adapter.receive(limits.INTAKE_BATCH_MAX, wait_s)
             if not deliveries:
                 return 0
             reach("received")
-            outcomes = self._until_durable(deliveries, stop)
+            began = time.perf_counter()
+            traces = (delivery.headers.get(TRACEPARENT, "") for delivery in deliveries)
+            with telemetry.span("intake batch", traces, adapter=self._kind, deliveries=len(deliveries)):
+                outcomes = self._until_durable(deliveries, stop)
+            seconds = time.perf_counter() - began
             reach("before acknowledgement")
             for delivery, outcome in zip(deliveries, outcomes or (), strict=outcomes is not None):
                 delivery.done(outcome)
                 reach("after acknowledgement")
+            if outcomes is not None:
+                telemetry.taken(self._kind, Counter(outcome.outcome for outcome in outcomes), seconds)
         except Unavailable as error:
             self._report(f"{self.adapter.name}: {error}")
             self._close()
+            telemetry.backs_off(self._loop, limits.RETRY_FIRST_S * 10)
             stop.wait(limits.RETRY_FIRST_S * 10)
             return 0
         except BaseException:
@@ -253,14 +270,22 @@ class Loop:
         wait_s = limits.RETRY_FIRST_S
         while True:
             try:
-                return self._intake.take(deliveries)
+                outcomes = self._intake.take(deliveries)
             except Unavailable as error:
+                self.trouble = str(error)
                 self._report(f"{self.adapter.name}: {len(deliveries)} deliveries wait {wait_s:.1f} s: {error}")
+                telemetry.backs_off(self._loop, wait_s)
                 if stop.wait(wait_s):
                     return None
                 wait_s = min(wait_s * 2, limits.RETRY_MAX_S)
+            else:
+                self.trouble = ""
+                if wait_s > limits.RETRY_FIRST_S:
+                    telemetry.backs_off(self._loop, 0)
+                return outcomes
 
     def _close(self) -> None:
         if self._open:
             self._open = False
+            telemetry.CONNECTED.labels(self._kind).set(0)
             self.adapter.close()

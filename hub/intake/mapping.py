@@ -23,11 +23,12 @@ class Partner:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a mapping may know besides the bytes: their sha256 (hex), transport headers, and configured partners by source."""
+    """What a mapping may know besides the bytes: their sha256 (hex), transport headers, configured partners by source, the source's trace."""
 
     raw: str
     headers: MappingABC[str, str] = field(default_factory=dict)
     partners: MappingABC[str, Partner] = field(default_factory=dict)
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

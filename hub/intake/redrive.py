@@ -10,7 +10,7 @@ from typing import Any
 from events.base import Envelope, Fact
 from events.errors import Corrupt
 from events.integration import QuarantineRedriven
-from hub.intake.delivery import WORST_FIRST
+from hub.intake.delivery import WORST_FIRST, trace_header
 from hub.intake.door import Intake
 from hub.intake.mapping import Held, Line
 from hub.log.store import Accepted, Conflict, Log
@@ -28,7 +28,7 @@ def redrive_entry(log: Log, intake: Intake, entry: Mapping[str, Any]) -> tuple[s
     if held_fact is None:
         raise Corrupt(f"entry {entry['id']} of the quarantine view is not in the log: run hub replay verify")
     if entry["line"] or entry["kind"] == "conflict":
-        outcome, added, reason = _line_again(log, intake, entry, body)
+        outcome, added, reason = _line_again(log, intake, entry, body, held_fact.envelope)
         settled = outcome in ("accepted", "duplicate")
     else:
         settled, outcome, added, reason = _part_again(intake, entry, body, held_fact.envelope)
@@ -39,7 +39,7 @@ def redrive_entry(log: Log, intake: Intake, entry: Mapping[str, Any]) -> tuple[s
 
 def _part_again(intake: Intake, entry: Mapping[str, Any], body: bytes, held: Envelope) -> tuple[bool, str, int, str]:
     """A whole part. Where it maps now it is settled: lines of it that are held or in conflict have entries of their own by then."""
-    parts = intake.take_part(body, entry["sha256"], entry["part"], held.occurred_at, held.source).parts
+    parts = intake.take_part(body, entry["sha256"], entry["part"], held.occurred_at, held.source, trace_header(held.traceparent)).parts
     lines = [line for part in parts for line in part.lines]
     if not lines:
         return False, "quarantined", 0, "the part is gone"
@@ -50,9 +50,9 @@ def _part_again(intake: Intake, entry: Mapping[str, Any], body: bytes, held: Env
     return not any(line.outcome == "quarantined" and line.path == "" for line in lines), outcome, added, reason
 
 
-def _line_again(log: Log, intake: Intake, entry: Mapping[str, Any], body: bytes) -> tuple[str, int, str]:
+def _line_again(log: Log, intake: Intake, entry: Mapping[str, Any], body: bytes, held: Envelope) -> tuple[str, int, str]:
     facts: list[Fact] = []
-    for part in intake.map(body, entry["sha256"], {}, "unknown"):
+    for part in intake.map(body, entry["sha256"], trace_header(held.traceparent), "unknown"):
         for line in part.lines if part.number == entry["part"] else ():
             if line.path not in (entry["line"], ""):
                 continue
@@ -87,5 +87,6 @@ def _decision(held: Envelope, entry: Mapping[str, Any], outcome: str, facts: int
         actor="operator",
         mapping="redrive/1",
         raw=entry["sha256"],
+        traceparent=held.traceparent,
     )
     return Fact(envelope, event)

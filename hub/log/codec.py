@@ -13,7 +13,7 @@ from events.base import Envelope, Event, Fact, Recorded, decoded, microseconds
 from events.errors import Corrupt, Refused
 from events.vocabulary import bounded
 
-_META = ("time_quality", "correlation", "causation", "actor", "mapping", "raw")
+_META = ("time_quality", "correlation", "causation", "actor", "mapping", "raw", "traceparent")
 
 COLUMNS = "position, stream, version, type, schema_version, source, business_key, occurred_at, effective_at, recorded_at, meta, data"
 
@@ -46,20 +46,14 @@ class AggregateEvent(Event):
 
 @dataclass(slots=True)
 class Row:
-    """A fact encoded for the log; `version` None lets the log give the next one of its stream."""
+    """A fact on its way to the log. `digest` and `body` are made when they are needed (`encode`), so that the server works meanwhile."""
 
+    fact: Fact
+    key: bytes  # the receipt
     stream: str
-    version: int | None
-    type: str
-    schema_version: int
-    key: bytes
-    digest: bytes
-    source: str
-    business_key: str
-    occurred: int  # times in PostgreSQL's binary format
-    effective: int
-    meta: bytes
-    data: bytes
+    version: int | None = None  # None lets the log give the next one of its stream
+    digest: bytes = b""
+    body: bytes = b""  # the fields from key on, in the format and order of `COPY`
 
 
 def receipt_bytes(source: str, business_key: str) -> bytes:
@@ -72,31 +66,30 @@ def receipt_key(source: str, business_key: str) -> uuid.UUID:
     return uuid.UUID(bytes=receipt_bytes(source, business_key))
 
 
-@dataclass(slots=True)
-class Unencoded:
-    """A fact with as much of its row as must be known before the rest is worth making."""
-
-    fact: Fact
-    key: bytes
-    stream: str
-    version: int | None = None
+def row_of(fact: Fact) -> Row:
+    """A fact with as much of its row as the log must know first."""
+    return Row(fact, receipt_bytes(fact.envelope.source, fact.envelope.key), bounded(fact.event.stream()))
 
 
-def unencoded(fact: Fact) -> Unencoded:
-    """A fact on its way to the log."""
-    return Unencoded(fact, receipt_bytes(fact.envelope.source, fact.envelope.key), bounded(fact.event.stream()))
-
-
-def encode(fact: Fact, key: bytes = b"", stream: str = "") -> Row:
-    """The row of a fact, all but position and version; `key` and `stream` where they are known already."""
-    e, event = fact.envelope, fact.event
+def encode(row: Row) -> Row:
+    """The same row with its digest and body."""
+    e, event = row.fact.envelope, row.fact.event
     occurred = microseconds(e.occurred_at)
     effective = occurred if e.effective_at is e.occurred_at else microseconds(e.effective_at)
     data = event.json()
-    return Row(
-        stream or bounded(event.stream()), None, event.type, event.version, key or receipt_bytes(e.source, e.key), fact.digest(data), e.source, e.key, occurred,
-        effective, _meta(e), data,
+    row.digest = digest = row.fact.digest(data, (occurred, effective))
+    type_, source, key, meta = event.type.encode(), e.source.encode(), e.key.encode(), _meta(e)
+    row.body = b"".join(
+        (
+            _FIXED(16, row.key, 8, occurred, 8, effective, 4, event.version, len(digest)), digest,
+            _LENGTH(len(type_)), type_,
+            _LENGTH(len(source)), source,
+            _LENGTH(len(key)), key,
+            _LENGTH(len(meta)), meta,
+            _LENGTH(len(data)), data,
+        )
     )  # fmt: skip
+    return row
 
 
 def _meta(e: Envelope) -> bytes:
@@ -115,30 +108,18 @@ _meta_values = attrgetter(*_META)
 _metas: dict[tuple[Any, ...], bytes] = {}
 
 
-COPY = """copy log.event (position, stream, version, type, schema_version, key, digest, source, business_key, occurred_at, effective_at,
-          recorded_at, meta, data) from stdin (format binary)"""
+COPY = """copy log.event (position, version, recorded_at, stream, key, occurred_at, effective_at, schema_version, digest, type, source,
+          business_key, meta, data) from stdin (format binary)"""
 COPY_BEGIN, COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
-_POSITION = struct.Struct("!hiqi").pack  # 14 fields; int8; the length of the stream
-_VERSION = struct.Struct("!iqi").pack
-_SCHEMA = struct.Struct("!iii16si").pack
+_HEAD = struct.Struct("!hiqiqiqi").pack  # 14 fields; position, version, recorded_at; the length of the stream
+_FIXED = struct.Struct("!i16siqiqiii").pack  # key, occurred_at, effective_at, schema_version; the length of the digest
 _LENGTH = struct.Struct("!i").pack
-_TIMES = struct.Struct("!iqiqiqi").pack
 
 
 def packed(row: Row, position: int, version: int, recorded: int) -> bytes:
-    """A row of `log.event` in PostgreSQL's binary COPY format, its fields in the order of `COPY`."""
-    stream, type_, source, key = row.stream.encode(), row.type.encode(), row.source.encode(), row.business_key.encode()
-    return b"".join(
-        (
-            _POSITION(14, 8, position, len(stream)), stream,
-            _VERSION(8, version, len(type_)), type_,
-            _SCHEMA(4, row.schema_version, 16, row.key, len(row.digest)), row.digest,
-            _LENGTH(len(source)), source,
-            _LENGTH(len(key)), key,
-            _TIMES(8, row.occurred, 8, row.effective, 8, recorded, len(row.meta)), row.meta,
-            _LENGTH(len(row.data)), row.data,
-        )
-    )  # fmt: skip
+    """An encoded row of `log.event` in PostgreSQL's binary COPY format, its fields in the order of `COPY`; `recorded` in microseconds."""
+    stream = row.stream.encode()
+    return _HEAD(14, 8, position, 8, version, 8, recorded, len(stream)) + stream + row.body
 
 
 def decode(row: tuple[Any, ...]) -> Recorded:

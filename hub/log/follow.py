@@ -17,13 +17,14 @@ from psycopg import sql
 
 from events.base import Recorded
 from events.errors import Corrupt, Unavailable
-from hub import limits
+from hub import limits, telemetry
 from hub.log.store import CHANNEL, end_paused, head, read, read_rows
 from hub.points import reach
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 RELAY = "relay"  # schema of the relay's position, which no rebuild touches
-POSITION = "create table position (position bigint not null, fact uuid, shape text not null)"  # fact: the key of the fact at position
+# fact: the key of the fact at position; moved_at: when the position moved last, by the server's clock. A change of it must alter the relay's too
+POSITION = "create table position (position bigint not null, fact uuid, shape text not null, moved_at timestamptz not null default clock_timestamp())"
 
 
 class View(Protocol):
@@ -89,7 +90,8 @@ class Tables:
 
     def move(self, last: int, to: int) -> bool:
         """Let the position of what is locked be that of another fact, if it still is `last`."""
-        query = "update position p set position = e.position, fact = e.key from log.event e where e.position = %s and p.position = %s"
+        query = """update position p set position = e.position, fact = e.key, moved_at = clock_timestamp() from log.event e
+                   where e.position = %s and p.position = %s"""
         return self.cursor.execute(query, [to, last]).rowcount == 1
 
 
@@ -135,9 +137,12 @@ class Following:
                     ready = True
                 if self.step() == 0:
                     self._await_news(stop)
+                if wait_s > limits.RETRY_FIRST_S:
+                    telemetry.backs_off(self.what, 0)
                 wait_s = limits.RETRY_FIRST_S
             except Unavailable as error:
                 report(f"{self.what} waits {wait_s:.1f} s: {error}")
+                telemetry.backs_off(self.what, wait_s)
                 stop.wait(wait_s)
                 wait_s = min(wait_s * 2, limits.RETRY_MAX_S)
                 ready = False
@@ -206,9 +211,11 @@ class Follower(Following):
 
     def step(self, limit: int = limits.FOLLOW_BATCH_MAX, upto: int | None = None) -> int:
         """Fold at most `limit` facts (up to a position) in one transaction; how many there were. Raises `Unavailable`, `Corrupt`."""
+        began = time.perf_counter()
         folded = int(self._run(lambda cursor: step(self._tables(cursor), self.view, self.schema, limit, upto)))
         if folded:
             reach("view committed")
+            telemetry.followed(self.view.name, folded, time.perf_counter() - began)
         return folded
 
 
@@ -269,6 +276,7 @@ def step(tables: Tables, view: View, schema: str, limit: int, upto: int | None =
     Raises `Corrupt` where view and log contradict each other, and says what to rebuild.
     """
     tables.lock(schema)
+    began = time.perf_counter()
     last = position(tables, schema)
     facts = tables.read(last, limit)
     if upto is not None:
@@ -286,6 +294,7 @@ def step(tables: Tables, view: View, schema: str, limit: int, upto: int | None =
     if not tables.move(last, facts[-1].position):
         raise Corrupt(f"the view in schema {schema} was moved from position {last} by somebody else while it was locked")
     reach("position moved")
+    telemetry.folded("follow batch" if schema == live_schema(view.name) else "replay batch", view.name, facts, time.perf_counter() - began)
     return len(facts)
 
 

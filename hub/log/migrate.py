@@ -15,6 +15,14 @@ REQUIRED_SETTINGS = {"fsync": "on", "full_page_writes": "on"}  # without them a 
 _LOCK = 0x6D696C6C  # advisory: several hubs may start at once
 
 
+class Unsafe(Refused):
+    """The server would lose what it confirmed; `seen` is the setting."""
+
+    def __init__(self, message: str, seen: str) -> None:
+        super().__init__(message)
+        self.seen = seen
+
+
 def migrate(owner_url: str, passwords: Mapping[str, str] | None = None) -> None:
     """Create or upgrade everything the hub needs; cheap where nothing is to do.
 
@@ -57,12 +65,16 @@ def _check_settings(cursor: psycopg.Cursor[tuple[object, ...]]) -> None:
         cursor.execute("select current_setting(%s)", [name])
         (found,) = cursor.fetchone() or ("",)
         if found != wanted:
-            raise Refused(
-                f"the database server runs with {name} = {found}: what it confirms can be lost. Set {name} = {wanted} and restart it"
+            raise Unsafe(
+                f"the database server runs with {name} = {found}: what it confirms can be lost. Set {name} = {wanted} and restart it",
+                f"{name} = {found}",
             )
     cursor.execute("select current_setting('synchronous_commit')")
     if cursor.fetchone() == ("off",):
-        raise Refused("the database server runs with synchronous_commit = off: what it confirms can be lost. Set it to on and reload")
+        raise Unsafe(
+            "the database server runs with synchronous_commit = off: what it confirms can be lost. Set it to on and reload",
+            "synchronous_commit = off",
+        )
     cursor.execute("select current_database(), current_setting('server_encoding')")
     database, encoding = cursor.fetchone() or ("", "")
     if encoding != "UTF8":

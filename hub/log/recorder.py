@@ -4,7 +4,6 @@ For streams that decide (process managers built on the library's `Application`).
 event that is already there is the conflict that the library expects; positions are its notification ids.
 """
 
-import hashlib
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -24,10 +23,10 @@ from eventsourcing.persistence import (
     Subscription,
 )
 
-from events.base import microseconds
+from events.base import Envelope, Fact
 from events.errors import Refused, Unavailable
 from hub import limits
-from hub.log.codec import AGGREGATE, Row
+from hub.log.codec import AGGREGATE, AggregateEvent, Row
 from hub.log.store import CHANNEL, Log
 
 _SOURCE = "eventsourcing"
@@ -139,18 +138,6 @@ def _originator(stream: str) -> UUID | str:
 
 def _row(event: StoredEvent, at: datetime) -> Row:
     stream, key = f"{AGGREGATE}{event.originator_id}", f"{event.originator_id}#{event.originator_version}"
-    digest = hashlib.sha256(event.state).digest()
-    return Row(
-        stream=stream,
-        version=event.originator_version,
-        type=event.topic,
-        schema_version=1,
-        key=uuid.uuid5(uuid.NAMESPACE_OID, f"{stream}#{event.originator_version}").bytes,
-        digest=digest,
-        source=_SOURCE,
-        business_key=key,
-        occurred=microseconds(at),
-        effective=microseconds(at),
-        meta=b"{}",
-        data=event.state,
-    )
+    envelope = Envelope(source=_SOURCE, key=key, occurred_at=at, effective_at=at)
+    receipt = uuid.uuid5(uuid.NAMESPACE_OID, f"{stream}#{event.originator_version}").bytes
+    return Row(Fact(envelope, AggregateEvent(stream, event.topic, event.state)), receipt, stream, event.originator_version)

@@ -4,6 +4,8 @@ Any number of processes append at once. A transaction-scoped advisory lock makes
 that has seen position n has seen everything below n that will ever exist.
 """
 
+import select
+import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,11 +13,13 @@ from datetime import UTC, datetime
 from typing import Any, LiteralString, Self, TypeVar
 
 import psycopg
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
 
 from events.base import Fact, Recorded, microseconds
 from events.errors import Refused, Unavailable
-from hub import limits
-from hub.log.codec import COLUMNS, COPY, COPY_BEGIN, COPY_END, Row, Unencoded, decode, encode, packed, receipt_key, unencoded
+from hub import limits, telemetry
+from hub.log.codec import COLUMNS, COPY, COPY_BEGIN, COPY_END, Row, decode, encode, packed, receipt_key, row_of
 from hub.points import reach
 
 R = TypeVar("R")
@@ -49,12 +53,30 @@ class Conflict:
 
 
 Result = Accepted | Duplicate | Conflict
-Pending = Row | Unencoded
-COPY_ROWS = 250  # rows handed to the server at a time, some 150 kB
+COPY_ROWS = 100  # rows handed to the server at a time, some 60 kB
 
 
 class VersionTaken(Refused):
     """An append asked for a stream version that is not the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Receipts as an array of uuid."""
+
+    keys: set[bytes]
+
+
+class _KeysDumper(Dumper):
+    format = Format.BINARY
+    oid = 2951  # uuid[]
+
+    def dump(self, obj: Keys) -> bytes:
+        """Packed by hand: through objects of Python the array costs as much as the look-up itself."""
+        return _ARRAY(1, 0, 2950, len(obj.keys), 1) + _LENGTH_16 + _LENGTH_16.join(obj.keys)
+
+
+_ARRAY, _LENGTH_16 = struct.Struct("!iiiii").pack, struct.pack("!i", 16)
 
 
 class Log:
@@ -80,6 +102,7 @@ class Log:
         with self._mutex:
             self._drop()
 
+    @telemetry.appending
     def append(self, facts: Sequence[Fact]) -> list[Result]:
         """Append what is new, in order, in one transaction; one result a fact, in their order.
 
@@ -87,11 +110,12 @@ class Log:
         """
         if len(facts) > limits.FACTS_PER_APPEND_MAX:
             raise Refused(f"{len(facts)} facts in one append, at most {limits.FACTS_PER_APPEND_MAX} are taken: send them in parts")
-        rows = [unencoded(fact) for fact in facts]
+        rows = [row_of(fact) for fact in facts]
         return self._committed(lambda cursor: self._append(cursor, rows)) if rows else []
 
+    @telemetry.appending
     def append_rows(self, rows: Sequence[Row]) -> list[int]:
-        """Append encoded rows with versions of the caller's own, all or nothing. Raises `VersionTaken`. Returns their positions."""
+        """Append rows with versions of the caller's own, all or nothing. Raises `VersionTaken`. Returns their positions."""
 
         def work(cursor: psycopg.Cursor[tuple[Any, ...]]) -> list[int]:
             results = self._append(cursor, rows)
@@ -160,37 +184,42 @@ class Log:
 
     # -- inside one transaction -------------------------------------------------------------------------------------------------------
 
-    def _append(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Pending]) -> list[Result]:
+    def _append(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row]) -> list[Result]:
         position, known = self._locked(cursor, rows)
         heads = self._heads_of(cursor, rows, position)
-        results: list[Result | None] = [None] * len(rows)
-        first: dict[bytes, int] = {}  # the row that brings a new key
-        new: list[tuple[Pending, int, int]] = []
-        for n, row in enumerate(rows):
+        results: list[Result] = []
+        first: dict[bytes, tuple[Row, int]] = {}  # the row that brings a new key, and its position
+        new: list[tuple[Row, int, int]] = []
+        for row in rows:
             if (found := known.get(row.key)) is not None:
-                results[n] = self._again(cursor, _encoded(row), *found)
-            elif first.setdefault(row.key, n) == n:
-                version = heads.get(row.stream, 0) + 1
-                if row.version is not None and row.version != version and version > 1:
+                results.append(self._again(cursor, _encoded(row), *found))
+                continue
+            if (brought := first.get(row.key)) is not None:
+                results.append(_repeated(row, *brought))
+                continue
+            version = heads.get(row.stream, 0) + 1
+            if row.version is not None and row.version != version:
+                if version > 1:
                     raise VersionTaken(
                         f"stream {row.stream} is at version {version - 1}, not at {row.version - 1}: read it again and decide anew"
                     )
-                heads[row.stream] = version = version if row.version is None else row.version
-                position += 1
-                new.append((row, position, version))
-                results[n] = Accepted(position)
+                version = row.version
+            heads[row.stream] = version
+            position += 1
+            first[row.key] = row, position
+            new.append((row, position, version))
+            results.append(Accepted(position))
         if new:
             self._copy(cursor, new)
         self._unsure = heads, position
         reach("before commit")
-        return [result or _repeated(rows[n], rows[first[rows[n].key]], results[first[rows[n].key]]) for n, result in enumerate(results)]
+        return results
 
-    def _copy(self, cursor: psycopg.Cursor[tuple[Any, ...]], new: Sequence[tuple[Pending, int, int]]) -> None:
+    def _copy(self, cursor: psycopg.Cursor[tuple[Any, ...]], new: Sequence[tuple[Row, int, int]]) -> None:
         """Write new rows. They are encoded on the way, so that the server works on one part while the next is made."""
         recorded = microseconds(self._now())
         parts = (new[start : start + COPY_ROWS] for start in range(0, len(new), COPY_ROWS))
-        blocks = (b"".join([packed(_encoded(row), position, version, recorded) for row, position, version in part]) for part in parts)
-        self._write(cursor, blocks)
+        self._write(cursor, (b"".join([packed(_encoded(row), at, version, recorded) for row, at, version in part]) for part in parts))
 
     def _write(self, cursor: psycopg.Cursor[tuple[Any, ...]], blocks: Iterable[bytes]) -> None:
         """Add rows in the binary COPY format to `log.event`, and wake whoever follows."""
@@ -202,19 +231,23 @@ class Log:
             copy.write(COPY_END)
         cursor.execute(f"notify {CHANNEL}")
 
-    def _locked(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Pending]) -> tuple[int, dict[bytes, tuple[int, bytes]]]:
+    def _locked(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row]) -> tuple[int, dict[bytes, tuple[int, bytes]]]:
         """Take the append lock; the last position and what of the rows' keys is known. One trip to the server."""
-        keys = "{" + ",".join({row.key.hex() for row in rows}) + "}"
-        with cursor.connection.pipeline():
+        connection = cursor.connection
+        with connection.pipeline():
             cursor.execute("select pg_advisory_xact_lock(%s)", [APPEND_LOCK])
-            head = cursor.connection.cursor().execute("select coalesce(max(position), 0) from log.event")
-            found = cursor.connection.cursor().execute(
-                "select key, position, digest from log.event where key = any(%s::text::uuid[])", [keys]
+            head = connection.cursor().execute("select coalesce(max(position), 0) from log.event")
+            found = connection.cursor(binary=True).execute(
+                "select key, position, digest from log.event where key = any(%b)", [Keys({row.key for row in rows})]
             )
+            if len(rows) > COPY_ROWS:  # fewer are encoded sooner than an answer more comes and goes
+                connection.pgconn.send_flush_request()
+                connection.pgconn.flush()
+                _encode_until(connection, rows)
         (position,) = head.fetchone() or (0,)
-        return int(position), {key.bytes: (at, bytes(digest)) for key, at, digest in found}
+        return int(position), {key.bytes: (at, digest) for key, at, digest in found}
 
-    def _heads_of(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Pending], position: int) -> dict[str, int]:
+    def _heads_of(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row], position: int) -> dict[str, int]:
         """The last version of each stream of the rows. What this process wrote last is remembered as long as nobody wrote after it."""
         heads = self._heads if position == self._at and len(self._heads) < limits.STREAM_HEADS_MAX else {}
         self._heads, self._at = {}, -1  # until the transaction has committed nothing is sure
@@ -272,6 +305,7 @@ class Log:
 
     def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         connection = psycopg.connect(self.url, application_name=_NAME, autocommit=True)
+        connection.adapters.register_dumper(Keys, _KeysDumper)
         connection.execute(f"set lock_timeout = '{limits.LOCK_TIMEOUT_S}s'")
         return connection
 
@@ -284,7 +318,8 @@ class Log:
 def end_paused(url: str, name: str) -> None:
     """End our sessions of that name whose process was paused in the middle of a statement: no time-out of the server reaches those.
 
-    A session that waits in COPY, or to hand out a large answer, is not idle. Who waited in vain for a lock calls this. Raises `Unavailable`.
+    A session that waits in COPY, or to hand out a large answer, is not idle. Who waited in vain for a lock calls this. A time in the future, which
+    the server's clock was set back from, is as good as one long ago. Raises `Unavailable`.
     """
     try:
         with psycopg.connect(url, application_name="hub", autocommit=True) as connection:
@@ -292,20 +327,30 @@ def end_paused(url: str, name: str) -> None:
             connection.execute(
                 """select pg_terminate_backend(pid) from pg_stat_activity
                    where usename = session_user and datname = current_database() and application_name = %s and state = 'active'
-                   and wait_event in ('ClientRead', 'ClientWrite') and clock_timestamp() - state_change > make_interval(secs => %s)""",
+                   and wait_event in ('ClientRead', 'ClientWrite') and abs(extract(epoch from clock_timestamp() - state_change)) > %s""",
                 [name, limits.IDLE_IN_TRANSACTION_S],
             )
     except psycopg.OperationalError as error:
         raise Unavailable(f"the log cannot be reached: {error}") from error
 
 
-def _encoded(row: Pending) -> Row:
-    return row if isinstance(row, Row) else encode(row.fact, row.key, row.stream)
+def _encode_until(connection: psycopg.Connection[tuple[Any, ...]], rows: Sequence[Row]) -> None:
+    """Encode rows while the server looks keys up, or waits for the lock that another process has."""
+    answered = select.poll()
+    answered.register(connection.fileno(), select.POLLIN)
+    for start in range(0, len(rows), 16):
+        if answered.poll(0):
+            return
+        for row in rows[start : start + 16]:
+            encode(row)
 
 
-def _repeated(row: Pending, first: Pending, result: Result | None) -> Result:
-    """A row whose key another row of its batch has."""
-    position = result.position if result is not None else 0
+def _encoded(row: Row) -> Row:
+    return row if row.body else encode(row)
+
+
+def _repeated(row: Row, first: Row, position: int) -> Result:
+    """A row whose key another row of its batch has brought, at `position`."""
     said, known = _encoded(row).digest, _encoded(first).digest
     return Duplicate(position) if said == known else Conflict(position, known, said)
 

@@ -6,7 +6,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,19 @@ from fastapi.testclient import TestClient
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocketDisconnect
 
-from adapters.http_queue import HttpQueue
+from adapters.http_queue import HttpQueue, QueueFull
 from events.errors import Corrupt, Refused, Unavailable
 from hub import limits
 from hub.app.api import make_app
-from hub.app.servers.postgres import Database
+from hub.app.home import Home
+from hub.app.servers.postgres import Database, PrivateServer
 from hub.app.servers.process import free_port
 from hub.app.settings import Secret, Settings
 from hub.app.wiring import Hub
+from hub.intake.delivery import Delivery, Outcome
 from hub.intake.door import Loop
 from hub.log.migrate import migrate
+from hub.log.store import Log
 from tests.contract.adapter_http import Served
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -127,11 +130,61 @@ def test_a_full_queue_asks_the_client_to_come_back(hub: Hub) -> None:
     assert answer.headers["Retry-After"] == "1"
 
 
+def test_a_queue_that_holds_too_many_bytes_asks_the_client_to_come_back() -> None:
+    queue = HttpQueue(9, 100)
+    first = queue.submit(b"x" * 200, {}, datetime.now(UTC))  # alone, however large
+    with pytest.raises(QueueFull, match="200 bytes"):
+        queue.submit(b"x", {}, datetime.now(UTC))
+    (taken,) = queue.receive(9, 0)
+    with pytest.raises(QueueFull):  # what is in hand is in memory too
+        queue.submit(b"x", {}, datetime.now(UTC))
+    taken.done(Outcome("", ()))
+    assert first.done()
+    queue.submit(b"x" * 60, {}, datetime.now(UTC))
+    queue.submit(b"x" * 40, {}, datetime.now(UTC))
+    queue.receive(1, 0)
+    queue.close()  # what was in hand is given up
+    queue.submit(b"x" * 60, {}, datetime.now(UTC))
+    with pytest.raises(QueueFull):
+        queue.submit(b"x", {}, datetime.now(UTC))
+
+
 def test_stock_is_read_after_it_was_written(client: TestClient) -> None:
     client.post("/v1/facts", json=row("R1", "2.50"))
     (line,) = client.get("/v1/stock").json()
     assert (line["location"], line["lot"], line["quantity"], line["unit"]) == ("WH", "L1", "2.5", "EA")
     assert client.get("/health/ready").json()["ready"] is True
+
+
+@pytest.mark.parametrize("off", [timedelta(days=-1), timedelta(days=1)])
+def test_readiness_asks_no_time_of_day(off: timedelta, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock by which facts are recorded is a day away from the database's."""
+    client = TestClient(make_app(hub, HttpQueue(1)), base_url="http://127.0.0.1")
+    hub.catch_up()
+    with Log(hub.door_url, lambda: datetime.now(UTC) + off) as log:
+        hub.intake(log).take([Delivery(json.dumps(row("R1")).encode(), "test", datetime.now(UTC))])
+    for _ in range(2):
+        assert client.get("/health/ready").status_code == 200  # behind, but not for long
+    monkeypatch.setattr(limits, "READY_LAG_S", 0.0)
+    answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert "a view is behind" in answer.json()["reasons"][0]
+    hub.catch_up()
+    monkeypatch.setattr(limits, "READY_LAG_S", 30.0)
+    assert client.get("/health/ready").json() == {"ready": True, "oldest_unprocessed_s": 0.0, "reasons": []}
+
+
+def test_readiness_says_why_not(fresh_database: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trouble = ["the log is full"]
+    private = Hub(hub.settings, Database(fresh_database, None, PrivateServer(Home(tmp_path))))
+    client = TestClient(make_app(private, HttpQueue(1), lambda: trouble[0]), base_url="http://127.0.0.1")
+    assert client.get("/health/ready").json()["reasons"] == ["the log is full"]
+    trouble[0] = ""
+    assert client.get("/health/ready").status_code == 200
+    monkeypatch.setattr(limits, "DISK_FREE_BYTES_MIN", 1 << 62)
+    answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert f"the disk under {tmp_path} has" in answer.json()["reasons"][0]
 
 
 @pytest.mark.parametrize("headers", [{"host": "evil.example"}, {"origin": "http://evil.example"}])
@@ -208,7 +261,7 @@ def test_whatever_goes_wrong_is_a_problem_in_one_line(hub: Hub, caplog: pytest.L
             assert "\n" not in detail
             assert detail == " ".join(str(error).split()) or "hub-api.log" in detail
             assert (answer.headers.get("Retry-After") is not None) == (code == 503)
-    assert [record.getMessage() for record in caplog.records if record.name == "uvicorn.error"] == [
+    assert [record.getMessage() for record in caplog.records if record.name == "hub.app.api"] == [
         "GET /boom/500/0: Corrupt: position 7 does not decode",
         "GET /boom/500/1: UndefinedTable: no such view",
     ]

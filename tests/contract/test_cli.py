@@ -291,8 +291,10 @@ def test_serve_as_json_says_when_it_is_ready_and_a_taken_port_says_so(tmp_path: 
         )
         worker = [sys.executable, "-m", "hub.app.worker", "api"]
         done = subprocess.run(worker, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
-        assert (done.returncode, done.stderr, done.stdout.count("\n")) == (3, "", 1)
-        assert done.stdout.startswith(f"api: port {port} of 127.0.0.1 cannot be listened on (Address already in use)")
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
+        told = json.loads(done.stderr)
+        assert (told["level"], told["role"], told["times"]) == ("error", "hub-api", 1)
+        assert told["message"].startswith(f"port {port} of 127.0.0.1 cannot be listened on (Address already in use)")
     finally:
         running.send_signal(signal.SIGTERM)
         rest, said = running.communicate(timeout=30)

@@ -68,6 +68,25 @@ def test_a_file_that_was_written_to_meanwhile_is_taken_again(path: Path, adapter
     assert bodies(adapter.receive(10, 0)) == [b"one\ntwo\n"]
 
 
+@pytest.mark.parametrize("off_s", [-86400.0, 86400.0, 0.0])
+def test_a_file_is_whole_whatever_the_time_of_day(
+    off_s: float, path: Path, adapter: FolderAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's clock is a day behind that of the files, or a day ahead."""
+    true = time.time
+    monkeypatch.setattr("time.time", lambda: true() + off_s)
+    monkeypatch.setattr("hub.limits.FOLDER_SETTLED_S", 0.2)
+    file = path / "export.json"
+    file.write_bytes(b"hal")
+    assert adapter.receive(10, 0) == []
+    with file.open("ab") as more:
+        more.write(b"f and")
+    assert adapter.receive(10, 0) == []
+    with file.open("ab") as more:
+        more.write(b" half")
+    assert bodies(adapter.receive(10, 30)) == [b"half and half"]
+
+
 def test_no_file_overwrites_another_where_they_are_put(path: Path, adapter: FolderAdapter) -> None:
     contents = [b"a", b"b", b"b", b"c"]
     for content in contents:

@@ -1,6 +1,7 @@
 """Genealogy and trace: what a recall must find, and what it must not drag in."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count, permutations
 from typing import Any
 
@@ -259,3 +260,49 @@ def test_where_it_is_now(ask: Ask) -> None:
     answer = ask([received("R1", "A", "L1", "4"), issued("O1", "A/L1", quantity="1.5")], "A/L1")
     (node,) = (n for n in answer["nodes"] if n["id"] == "A/L1")
     assert {(p["account"], p["quantity"]) for p in node["now"]} == {("location/WH", "2.5"), ("wip/O1", "1.5")}
+
+
+def _retracted(original: Fact) -> Fact:
+    return fact(f"X{next(_minute)}", "inventory.fact_retracted", {"original": original.envelope.key})
+
+
+def _redriven(held: Fact) -> Fact:
+    data = {"raw_sha256": "a" * 64, "quarantined_key": held.envelope.key, "outcome": "accepted", "facts": 1}
+    return fact(f"D{next(_minute)}", "integration.quarantine_redriven", data)
+
+
+def _node(answer: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(node for node in answer["nodes"] if node["id"] == name)
+
+
+def test_what_was_undone_says_nothing_of_a_node(ask: Ask) -> None:
+    wrong = fact("W1", "production.material_issued", {"order": "O1", "things": [lot("A/A")], "location": "WH", "equipment": "PRESS-1"})
+    seen = _node(ask([wrong], "A"), "A/A")
+    assert (seen["used"], seen["equipment"]) == (True, ["PRESS-1"])
+    alone = ask([_retracted(wrong)], "A")
+    assert (alone["edges"], alone["because"]) == ([], [])
+    assert _node(alone, "A/A").keys() <= {"kind", "id", "item", "lot", "now"}
+    again = ask([received("R1", "A", "A", "1"), received("R2", "A", "A", "1", 5)], "A")
+    assert (_node(again, "A/A")["used"], "equipment" in _node(again, "A/A")) == (False, False)
+
+
+def test_a_held_line_of_a_document_of_a_node_leaves_the_answer_incomplete(ask: Ask) -> None:
+    there = received("R1", "A", "A", "1")
+    there = replace(there, envelope=replace(there.envelope, raw="a" * 64))
+    held = fact("held:1", "integration.delivery_quarantined", {"raw_sha256": "a" * 64, "part": 1, "format": "x12-856", "reason": "no SN1"})
+    other = fact("held:2", "integration.delivery_quarantined", {"raw_sha256": "b" * 64, "part": 1, "format": "x12-856", "reason": "no SN1"})
+    assert ask([there, other], "A")["because"] == []
+    assert ask([held], "A")["because"] == ["held_delivery"]
+    assert ask([_redriven(held)], "A")["complete"]
+
+
+def test_a_fact_of_a_node_that_refused_another_leaves_the_answer_incomplete(ask: Ask) -> None:
+    data = {
+        "raw_sha256": "a" * 64, "part": 1, "format": "canonical-json", "refused_source": "erp:main", "refused_key": "R1",
+        "refused_type": "procurement.goods_received", "refused_data": {"receipt": "R1"}, "stored_digest": "0", "refused_digest": "1", "reason": "taken",
+    }  # fmt: skip
+    conflict = fact("held:1", "integration.content_conflicted", data)
+    assert ask([received("R1", "A", "A", "1"), received("R2", "B", "B", "1")], "A")["because"] == []
+    assert ask([conflict], "A")["because"] == ["conflict"]
+    assert ask([], "lot:B/B")["complete"]
+    assert ask([_redriven(conflict)], "A")["complete"]

@@ -9,13 +9,22 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
 from confluent_kafka import KafkaError
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
 from eventsourcing.persistence import StoredEvent
 
 from adapters.kafka_relay import Relay, restart
@@ -81,12 +90,12 @@ class Stand:
 
     def account(self) -> Account:
         rows = self.ask("select position, key::text, stream, version, type, data from log.event order by position")
-        return account(rows, read_topic(self.kafka.brokers, self.topic))  # type: ignore[arg-type]
+        return account(rows, read_topic(self.kafka.brokers, self.topic))
 
     def position(self) -> int:
-        return int(self.ask("select position from relay.position")[0][0])  # type: ignore[call-overload]
+        return int(self.ask("select position from relay.position")[0][0])
 
-    def ask(self, query: str) -> list[tuple[object, ...]]:
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.owner, autocommit=True) as connection:
             cursor = connection.execute(query.encode())
             return cursor.fetchall() if cursor.description else []
@@ -353,7 +362,7 @@ def test_a_message_that_the_broker_refuses_lets_none_of_its_stream_pass(stand: S
     first = stand.ask("select min(position) from log.event where length(data) > 20000")[0][0]
     with pytest.raises(Unavailable, match=r"takes no more facts|makes"):
         stand.publish()
-    assert stand.position() < int(first)  # type: ignore[call-overload]
+    assert stand.position() < int(first)
     stand.set("max.message.bytes", "100000")
     stand.publish()
     found = stand.account()

@@ -3,14 +3,16 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psycopg
 
 from hub.app.wiring import views
 from replay.verify import verify
-from tests.crash.ground import Access
+from tests.crash.deliveries import delivery
+from tests.crash.ground import Access, Ground
 from tests.crash.report import Found
 
 _ID = re.compile(r"id-\d+-\d+-\d+")
@@ -88,3 +90,37 @@ def judge_views(found: Found, access: Access, say: Callable[[str], None]) -> Non
         say(f"{name} differs: {table}")
     found.wrong["views_differ"] = len(different)
     found.also["verified"] = {"position": position, "views": len(result)}
+
+
+def judge_roads(ground: Ground, access: Access, records: Sequence[Path], found: Found, also: Iterable[str] = ()) -> None:
+    """The records of sources that use the hub's own roads (`roads.drive`) against the log, all views against the log folded anew.
+
+    What a source delivered to the end counts as acknowledged, and so does what else was offered to the end (`also`).
+    """
+    log = stored(access)
+    acked = set(also)
+    calls, wrong_position = [], 0
+    for source, path in enumerate(records):
+        if not path.exists():
+            continue
+        record = json.loads(path.read_text())
+        found.redelivered = (found.redelivered or 0) + record["again"]
+        for n, (call, ack, position) in enumerate(record["rows"]):
+            one = delivery(ground.seed, source, n)
+            acked.update(one.ids)
+            if one.own and position:
+                wrong_position += log.at.get(one.ids[0]) != position
+                calls.append((one.ids[0], call, ack, position))
+    judge(found, log, acked, acked)
+    found.wrong["acknowledged with another position"] = wrong_position
+    judge_views(found, access, print)
+    ground.history.calls("roads", calls)
+    ground.history.log(log.log)
+
+
+def at_head(access: Access, head: int) -> bool:
+    """Whether every view is at that position; False where the server does not answer or a view is not there yet."""
+    try:
+        return all(access.ask(f"select position from view_{view.name}.position")[0][0] >= head for view in views())  # noqa: S608 - our own names
+    except (psycopg.OperationalError, psycopg.errors.UndefinedTable):
+        return False

@@ -19,7 +19,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,12 +27,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
-from adapters.mqtt import MqttAdapter
 from events.errors import Unavailable
-from hub.app.home import Home
 from hub.app.servers import broker, kafka, process
 from hub.app.servers.cluster import leftovers
 from hub.app.settings import Settings
@@ -45,7 +41,7 @@ from tests.crash.deliveries import Sent, delivery
 from tests.crash.ground import Access, Child, Ground, Missing, Server, Trial
 from tests.crash.hubs import run_shipped
 from tests.crash.report import Found
-from tests.crash.roads import Counts, drop, file_name, post, produce, publish
+from tests.crash.roads import Counts, drop, file_name, make_topic, mqtt_broker, post, produce, publish
 from tests.crash.strace import Strace, calls
 from tests.crash.wal import Durable, Wal, lsn
 from tests.crash.wire import CALLS, Ack, Wire
@@ -108,10 +104,12 @@ def run(ground: Ground) -> Found:
         server.start()
         access = Access(server.url())
         migrate(access.owner)
-        mqtt = stack.enter_context(_mqtt(ground))
+        mqtt = stack.enter_context(mqtt_broker(ground, MQTT_TOPIC, MQTT_CLIENT_ID))
         log = stack.enter_context(kafka.Kafka(ground.folder / "kafka"))
         stack.callback(ground.end)
-        made = ground.fork("topic", _make_topic, log.brokers, hub=False)  # in a process of its own, so that its threads are not in ours
+        made = ground.fork(
+            "topic", make_topic, log.brokers, KAFKA_TOPIC, hub=False
+        )  # in a process of its own, so that its threads are not in ours
         if not made.wait(30) or made.code != 0:
             raise AssertionError(f"the topic was not made: {process.tail(ground.log)}")
         settings = Settings(
@@ -123,28 +121,6 @@ def run(ground: Ground) -> Found:
         trace, wal = _traced(ground, server, access, settings, sources, found)
         _judge(ground, access, list(wire.acknowledgements(calls(trace))), wal, wal.durable(calls(trace)), sources, found)
     return found
-
-
-@contextlib.contextmanager
-def _mqtt(ground: Ground) -> Iterator[broker.Broker]:
-    """The demo's broker, with the session of the hub's client, so that it keeps what comes before the hub is there."""
-    made = broker.Broker(Home.open(ground.folder / "broker")).prepare()
-    child = process.spawn(made.argv(), ground.log, death=signal.SIGKILL)
-    try:
-        if not process.wait_until(made.ready, 20):
-            raise AssertionError(f"the MQTT broker did not start: {process.tail(ground.log)}")
-        session = MqttAdapter(broker.HOST, made.port, [MQTT_TOPIC], MQTT_CLIENT_ID)
-        session.open()
-        session.close()
-        yield made
-    finally:
-        child.terminate()
-        child.wait(10)
-
-
-def _make_topic(brokers: str) -> None:
-    admin = AdminClient({"bootstrap.servers": brokers})
-    admin.create_topics([NewTopic(KAFKA_TOPIC, 1, 1)])[KAFKA_TOPIC].result(20)
 
 
 def _traced(ground: Ground, server: Server, access: Access, settings: Settings, sources: list[Source], found: Found) -> tuple[Path, Wal]:

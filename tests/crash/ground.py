@@ -127,6 +127,11 @@ class Ground:
         """Whether no mechanism is taken away."""
         return self._remove is None
 
+    @property
+    def removed(self) -> str:
+        """What takes the mechanism away, as `module:function`, for a process that is not forked; empty if none is to be."""
+        return f"{self._remove.__module__}:{self._remove.__name__}" if self._remove is not None else ""
+
     def size(self, small: int, whole: int) -> int:
         return small if self.small else whole
 

@@ -3,6 +3,7 @@
 Each replaces the function that holds the mechanism by what somebody would have written who did not think of it; none of them raises.
 """
 
+import contextlib
 import secrets
 import threading
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import psycopg
 
 from events import base
+from events.errors import Unavailable
 from hub.intake.delivery import Delivery, Outcome
 from hub.intake.door import Loop
 from hub.log import codec
@@ -106,6 +108,67 @@ def ack_before_commit() -> None:
         return until_durable(self, deliveries, stop)
 
     Loop._until_durable = at_once  # type: ignore[method-assign]
+
+
+def until_durable() -> None:
+    """A batch that the log does not take is told and given up, as where a handler's error is only written down."""
+
+    def once(self: Loop, deliveries: Sequence[Delivery], stop: threading.Event) -> list[Outcome] | None:
+        try:
+            return self._intake.take(deliveries)
+        except Unavailable as error:
+            self._report(f"{self.adapter.name}: {len(deliveries)} deliveries are given up: {error}")
+            return [Outcome("", ())] * len(deliveries)
+
+    Loop._until_durable = once  # type: ignore[method-assign]
+
+
+def push_back() -> None:
+    """What comes while a queue is full is dropped: HTTP says thank you, MQTT says nothing."""
+    import queue
+    from concurrent.futures import Future
+
+    from adapters.http_queue import HttpQueue, QueueFull
+    from adapters.mqtt import MqttAdapter
+
+    submit = HttpQueue.submit
+
+    def thanked(self: HttpQueue, *arguments: Any) -> "Future[Outcome]":
+        try:
+            return submit(self, *arguments)
+        except QueueFull:
+            future: Future[Outcome] = Future()
+            future.set_result(Outcome("", ()))
+            return future
+
+    def dropped(self: MqttAdapter, client: Any, data: Any, message: Any) -> None:
+        if not bytes(message._topic).startswith(b"hub/heartbeat/"):
+            with contextlib.suppress(queue.Full):
+                self._messages.put_nowait((self._session, message))
+        self._beat_missing_since = 0.0
+
+    HttpQueue.submit = thanked  # type: ignore[assignment, method-assign]
+    MqttAdapter._on_message = dropped  # type: ignore[method-assign]
+
+
+def monotonic() -> None:
+    """Whether a file is whole is told by the time of day, as its times are."""
+    import stat
+    import time
+
+    from adapters.folder import FolderAdapter
+    from hub import limits
+
+    def whole(self: FolderAdapter) -> list[tuple[str, int]]:
+        found = []
+        for entry in self.path.iterdir():
+            if entry.name.startswith(".") or entry.name in self._taken or not stat.S_ISREG((info := entry.stat()).st_mode):
+                continue
+            if time.time() - info.st_mtime >= limits.FOLDER_SETTLED_S:
+                found.append((info.st_mtime_ns, entry.name, info.st_size))
+        return [(name, size) for _, name, size in sorted(found)]
+
+    FolderAdapter._whole = whole  # type: ignore[method-assign]
 
 
 def fsync_before_ack() -> None:

@@ -4,6 +4,8 @@ Each delivers one after the other until SIGTERM and writes down what was acknowl
 source by the broker; what the hub then says to the broker is not the source's to know.
 """
 
+import contextlib
+import hashlib
 import http.client
 import json
 import mmap
@@ -11,11 +13,17 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hub.app.servers import process
+from adapters.mqtt import MqttAdapter
+from hub import limits
+from hub.app.home import Home
+from hub.app.servers import broker, process
+from tests.crash.ground import Ground
+
+COPY_S = 0.2  # between the halves of a file
 
 
 class Counts:
@@ -98,6 +106,31 @@ def drop(body: Body, inbox: Path, counts: Counts, record: Path, pause_s: float) 
     drive(body, counts, record, pause_s, offer)
 
 
+def copy_slowly(body: Body, inbox: Path, counts: Counts, record: Path, pause_s: float, torn: Path) -> None:
+    """A source that writes each file under its name into the watched folder, one half and then the other, as who copies it there does.
+
+    `torn` gets {name: sha256 of the half} of those that were there as halves for well below the time after which the hub may take a file.
+    """
+    halves: dict[str, str] = {}
+
+    def offer(n: int, body: bytes) -> int | None:
+        name, half = file_name(n), len(body) // 2
+        if any((inbox / folder / name).exists() for folder in ("done", "held")):
+            return 0
+        if not (inbox / name).exists():
+            began = time.monotonic()
+            with open(inbox / name, "wb", buffering=0) as file:
+                file.write(body[:half])
+                time.sleep(COPY_S)
+                file.write(body[half:])
+            if time.monotonic() - began < limits.FOLDER_SETTLED_S / 2:
+                halves[name] = hashlib.sha256(body[:half]).hexdigest()
+        return 0 if process.wait_until(lambda: not (inbox / name).exists(), 2) else None
+
+    drive(body, counts, record, pause_s, offer)
+    torn.write_text(json.dumps(halves))
+
+
 def file_name(n: int) -> str:
     """The name of delivery n."""
     return f"{n:06}.json"
@@ -132,3 +165,32 @@ def produce(body: Body, brokers: str, topic: str, counts: Counts, record: Path, 
         return offsets[0]
 
     drive(body, counts, record, pause_s, offer)
+
+
+# -- what they go through -----------------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def mqtt_broker(ground: Ground, topic: str, client_id: str) -> Iterator[broker.Broker]:
+    """The demo's broker, with the session of the hub's client, so that it keeps what comes before the hub is there."""
+    made = broker.Broker(Home.open(ground.folder / "broker")).prepare()
+    child = process.spawn(made.argv(), ground.log, death=signal.SIGKILL)
+    try:
+        if not process.wait_until(made.ready, 20):
+            raise AssertionError(f"the MQTT broker did not start: {process.tail(ground.log)}")
+        session = MqttAdapter(broker.HOST, made.port, [topic], client_id)
+        session.open()
+        session.close()
+        yield made
+    finally:
+        child.terminate()
+        child.wait(10)
+
+
+def make_topic(brokers: str, topic: str) -> None:
+    """Make a topic of one partition; in a process of its own, so that the client's threads are not in one that forks."""
+    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.cimpl import NewTopic
+
+    admin = AdminClient({"bootstrap.servers": brokers})
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(20)

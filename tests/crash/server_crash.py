@@ -7,29 +7,23 @@ Oracle: the sources' own records against the events in the database by SQL; `/he
     hub's processes are the same ones at the end.
 """
 
-import http.client
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import psycopg
 
 from hub.app.servers import process
-from hub.app.wiring import views
-from tests.crash.counted import judge, judge_views, stored
-from tests.crash.deliveries import body, delivery
+from tests.crash.counted import at_head, judge_roads
+from tests.crash.deliveries import body
 from tests.crash.ground import Access, Ground, Server, Trial
-from tests.crash.report import ROOT, Found
+from tests.crash.program import Program
+from tests.crash.report import Found
 from tests.crash.roads import Counts, drop, post
 
 HTTP_SOURCES = 2
 BACK_S = 30.0  # by then the hub must be ready again and every view at the head as of the restart
-_SERVE = "import sys; from hub.app.cli import main; sys.argv = ['hub', 'serve', '--json']; main()"
 
 
 def run(ground: Ground) -> Found:
@@ -38,52 +32,37 @@ def run(ground: Ground) -> Found:
         runs=0, in_flight=0, redelivered=0, exercised={"server stopped": 0, "backend killed": 0, "red while down": 0, "green after": 0}
     )
     server = Server(ground.folder / "server")
-    hub: subprocess.Popen[bytes] | None = None
+    hub: Program | None = None
     try:
         server.start()
-        access, port = Access(server.url("trial")), process.free_port()
-        inbox = ground.folder / "inbox"
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("HUB_")} | {
-            "HUB_HOME": str(ground.folder / "home"),
-            "HUB_DATABASE_URL": access.owner,
-            "HUB_LISTEN": f"127.0.0.1:{port}",
-            "HUB_WATCH": str(inbox),
-        }
-        with open(ground.folder / "hub.log", "wb") as said:
-            ends = process.ends_with_parent(signal.SIGTERM)
-            hub = subprocess.Popen([sys.executable, "-c", _SERVE], cwd=ROOT, env=environment, stdout=said, stderr=said, preexec_fn=ends)  # noqa: PLW1509 - no threads here
-        if not process.wait_until(lambda: _ready(port) == 200, 60, every=0.05):
-            raise AssertionError(f"the hub did not start: {process.tail(ground.folder / 'hub.log')}")
-        before = _pids(ground)
+        access, inbox = Access(server.url("trial")), ground.folder / "inbox"
+        hub = Program(ground, ground.folder / "home", {"HUB_DATABASE_URL": access.owner, "HUB_WATCH": str(inbox)}).started()
+        before = hub.pids()
         counts = [Counts() for _ in range(HTTP_SOURCES + 1)]
         records = [ground.folder / f"record-{n}.json" for n in range(HTTP_SOURCES + 1)]
         bodies = [partial(body, ground.seed, n) for n in range(HTTP_SOURCES + 1)]
         sources = [
-            ground.fork(f"http {n}", post, bodies[n], port, "/v1/facts", counts[n], records[n], 0.002, hub=False)
+            ground.fork(f"http {n}", post, bodies[n], hub.port, "/v1/facts", counts[n], records[n], 0.002, hub=False)
             for n in range(HTTP_SOURCES)
         ]
         sources.append(ground.fork("folder", drop, bodies[-1], inbox, counts[-1], records[-1], 0.02, hub=False))
-        _crash(ground, server, access, port, counts, found)
+        _crash(ground, server, access, hub, counts, found)
         for source in sources:
             source.send(signal.SIGTERM)
         found.wrong["sources not drained"] = sum(not s.wait(60) or s.code != 0 for s in sources)
         found.wrong["views not at the head"] = int(not _followed(access, access.head()))
-        found.also["processes of the hub that were started again"] = len(before.items() - _pids(ground).items())
-        _judge(ground, access, records, found)
+        found.also["processes of the hub that were started again"] = len(before.items() - hub.pids().items())
+        hub.stop(found)
+        judge_roads(ground, access, records, found)
     finally:
         if hub is not None:
-            hub.terminate()
-            try:
-                hub.wait(15)
-            except subprocess.TimeoutExpired:
-                hub.kill()
-                hub.wait()
+            hub.kill()
         ground.end()
         server.end()
     return found
 
 
-def _crash(ground: Ground, server: Server, access: Access, port: int, counts: list[Counts], found: Found) -> None:
+def _crash(ground: Ground, server: Server, access: Access, hub: Program, counts: list[Counts], found: Found) -> None:
     """Crash the server again and again; each time let the hub come back first."""
     assert found.exercised is not None
     rng, waits = ground.rng("crashes"), []
@@ -96,10 +75,10 @@ def _crash(ground: Ground, server: Server, access: Access, port: int, counts: li
         if stop:
             server.crash()
             found.exercised["server stopped"] += 1
-            asked = [_ready(port)]
+            asked = [hub.ready()]
             until = time.monotonic() + down
             while time.monotonic() < until:
-                asked.append(_ready(port))
+                asked.append(hub.ready())
                 time.sleep(0.05)
             found.exercised["red while down"] += 503 in asked
             found.wrong["green while down"] = found.wrong.get("green while down", 0) + asked.count(200)
@@ -107,11 +86,11 @@ def _crash(ground: Ground, server: Server, access: Access, port: int, counts: li
         else:
             found.exercised["backend killed"] += _kill_backend(access, rng.random())
         back = time.monotonic()
-        green = process.wait_until(lambda: _ready(port) == 200, BACK_S, every=0.02)
-        at_head = process.wait_until(lambda: _answers(access), BACK_S, every=0.02) and _followed(access, access.head())
+        green = process.wait_until(lambda: hub.ready() == 200, BACK_S, every=0.02)
+        there = process.wait_until(lambda: _answers(access), BACK_S, every=0.02) and _followed(access, access.head())
         waits.append(time.monotonic() - back)
         found.exercised["green after"] += green
-        found.wrong["not back unaided"] = found.wrong.get("not back unaided", 0) + (not (green and at_head))
+        found.wrong["not back unaided"] = found.wrong.get("not back unaided", 0) + (not (green and there))
         found.runs += 1
     found.wrong["stops without red"] = found.exercised["server stopped"] - found.exercised["red while down"]
     found.also["longest wait for views and readiness in s"] = round(max(waits), 2)
@@ -135,52 +114,7 @@ def _answers(access: Access) -> bool:
 
 def _followed(access: Access, head: int) -> bool:
     """Whether every view comes to that position by itself. Its position is the liveness, not that a thread is there."""
-
-    def there() -> bool:
-        try:
-            return all(access.ask(f"select position from view_{view.name}.position")[0][0] >= head for view in views())  # noqa: S608 - our own names
-        except psycopg.OperationalError:
-            return False
-
-    return process.wait_until(there, BACK_S, every=0.05)
-
-
-def _ready(port: int) -> int:
-    """The status of /health/ready; 0 where nobody answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/health/ready")
-        return connection.getresponse().status
-    except (OSError, http.client.HTTPException):
-        return 0
-    finally:
-        connection.close()
-
-
-def _pids(ground: Ground) -> dict[str, int]:
-    return {p["role"]: p["pid"] for p in json.loads((ground.folder / "home" / "run" / "processes.json").read_text())}
-
-
-def _judge(ground: Ground, access: Access, records: list[Path], found: Found) -> None:
-    log = stored(access)
-    acked: set[str] = set()
-    calls, wrong_position = [], 0
-    for source, path in enumerate(records):
-        if not path.exists():
-            continue
-        record = json.loads(path.read_text())
-        found.redelivered = (found.redelivered or 0) + record["again"]
-        for n, (call, ack, position) in enumerate(record["rows"]):
-            one = delivery(ground.seed, source, n)
-            acked.update(one.ids)
-            if one.own and position:
-                wrong_position += log.at.get(one.ids[0]) != position
-                calls.append((one.ids[0], call, ack, position))
-    judge(found, log, acked, acked)
-    found.wrong["acknowledged with another position"] = wrong_position
-    judge_views(found, access, print)
-    ground.history.calls("http", calls)
-    ground.history.log(log.log)
+    return process.wait_until(lambda: at_head(access, head), BACK_S, every=0.05)
 
 
 TRIAL = Trial("server-crash", run, seconds=(150, 7200))

@@ -48,6 +48,9 @@ def test_every_mechanism_is_guarded() -> None:
         "ack-before-commit",
         "fsync-before-ack",
         "manual-ack",
+        "monotonic",
+        "until-durable",
+        "push-back",
     }
     assert [t.name for t, _ in chosen(known, [], "lock")] == ["order"]
     assert known[-1].name == "history"

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
 
@@ -53,8 +54,10 @@ def read_raw(brokers: str, topic: str) -> list[tuple[int, int, bytes, bytes, dic
                     raise AssertionError(f"{topic}[{number}] ends at {end} and gave nothing after {at}")
                 for message in messages:
                     assert message.error() is None, message.error()
-                    found.append((number, message.offset(), message.key(), message.value() or b"", dict(message.headers() or ())))
-                    at = message.offset() + 1
+                    told: Any = message.headers() or ()  # typed as either of what may be given and what comes back
+                    headers = {name: bytes(text) for name, text in told}
+                    found.append((number, message.offset() or 0, bytes(message.key() or b""), bytes(message.value() or b""), headers))
+                    at = (message.offset() or 0) + 1
         return found
     finally:
         consumer.close()

@@ -6,12 +6,12 @@ Ten copies in a row share their items, partners and locations, so that they meet
 import hashlib
 import random
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from events import canonical
-from events.base import Fact, envelope_of, event_class, validated
+from events.base import Event, Fact, envelope_of, event_class, validated
 from hub.log import codec
 from tests.histories.golden import FOLDER
 
@@ -25,7 +25,7 @@ _OWN = {
 
 
 def rows(seed: int, window: int) -> list[codec.Row]:
-    """The facts of ten copies in a random order of arrival, encoded for the log, those of an old schema version in its form."""
+    """The facts of ten copies in a random order of arrival, as rows of the log, those of an old schema version in its form."""
     found = [_row(line, n) for n in range(window * WINDOW, (window + 1) * WINDOW) for line in _lines()]
     random.Random(f"{seed}/{window}").shuffle(found)
     return found
@@ -40,16 +40,33 @@ def _row(line: dict[str, Any], n: int) -> codec.Row:
     data = dict(_renamed(line["data"], n))
     said = {"key": f"{line['business_key']}-{n}", **{name: line[name] for name in ("source", "occurred_at", "effective_at")}}
     fact = Fact(envelope_of(said), validated(line["type"], line["schema_version"], data))
-    row = codec.encode(fact)
     if line["schema_version"] == event_class(line["type"]).version:
-        return row
+        return codec.row_of(fact)
     return old_row(fact, line["schema_version"], data)
 
 
 def old_row(fact: Fact, version: int, data: dict[str, Any]) -> codec.Row:
     """A fact as a hub stored it for which `version` was the current one: `data` is of that version."""
-    stored = canonical.dumps(data)
-    return replace(codec.encode(fact), schema_version=version, data=stored, digest=fact.digest(stored))
+    today = fact.event
+    event = _Old(type=today.type, version=version, keyed_only=today.keyed_only, name=today.stream(), stored=canonical.dumps(data))
+    return codec.row_of(Fact(fact.envelope, event))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Old(Event):
+    """An event in an old schema version, as it was encoded when that was the current one."""
+
+    type: str  # type: ignore[misc]
+    version: int  # type: ignore[misc]
+    keyed_only: bool  # type: ignore[misc]
+    name: str
+    stored: bytes
+
+    def stream(self) -> str:
+        return self.name
+
+    def json(self) -> bytes:
+        return self.stored
 
 
 def _renamed(data: dict[str, Any], n: int) -> Iterator[tuple[str, Any]]:

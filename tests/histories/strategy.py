@@ -10,8 +10,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from events.base import Envelope, Fact, Recorded, event_class
+from events.base import Envelope, Fact, Recorded, event_class, microseconds
 from hub.log import codec
+from tests import copied
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 START = datetime(2026, 3, 1, 6, tzinfo=UTC)
@@ -140,8 +141,7 @@ def recorded(facts: Sequence[Fact]) -> list[Recorded]:
     """Facts as the log would hand them to a fold after it took them in this order: encoded, decoded, with positions from 1."""
     found = []
     for position, fact in enumerate(facts, 1):
-        r = codec.encode(fact)
-        times = (fact.envelope.occurred_at, fact.envelope.effective_at, START + timedelta(seconds=position))
-        row = (position, r.stream, position, r.type, r.schema_version, r.source, r.business_key, *times, r.meta, r.data)
-        found.append(codec.decode(row))
+        at = microseconds(START + timedelta(seconds=position))
+        (fields,) = copied.rows(codec.packed(codec.encode(codec.row_of(fact)), position, position, at))
+        found.append(codec.decode(copied.as_selected(fields)))
     return found

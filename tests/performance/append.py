@@ -26,7 +26,7 @@ import psycopg
 from events import Fact
 from events.base import microseconds
 from hub.app.servers.process import free_port
-from hub.log.codec import COPY, COPY_BEGIN, COPY_END, encode, packed
+from hub.log.codec import COPY, COPY_BEGIN, COPY_END, encode, packed, row_of
 from hub.log.group import GroupLog
 from hub.log.migrate import migrate
 from hub.log.store import Accepted, Duplicate, Log
@@ -98,7 +98,7 @@ class Bench:
         """Several processes, batches of a size."""
         with self.log_url() as url:
             shares = [self.facts[n::processes] for n in range(processes)]
-            return Sample(len(self.facts) / _together([(_append_share, (as_role(url, "hub_door"), share, size)) for share in shares]))
+            return Sample(len(self.facts) / together([(_append_share, (as_role(url, "hub_door"), share, size)) for share in shares]))
 
     def singles(self, callers: int) -> Sample:
         """Tasks of one event loop, each waiting for its one fact to be durable before it sends the next."""
@@ -160,8 +160,8 @@ class Bench:
             works: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
             for n in range(connections):
                 mine = self.facts[n * share : (n + 1) * share]
-                works.append((_copy_share, (url, _packed(mine, size, n * share, f"{n}/" if connections > 1 else "", plain), plain)))
-            return Sample(share * connections / _together(works))
+                works.append((_copy_share, (url, packed_batches(mine, size, n * share, f"{n}/" if connections > 1 else "", plain), plain)))
+            return Sample(share * connections / together(works))
 
     # -- the library
 
@@ -171,7 +171,6 @@ class Bench:
         from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
         from psycopg import conninfo
 
-        rows = [encode(one) for one in self.facts]
         with self.log_url() as url:
             parts = conninfo.conninfo_to_dict(url)
             host, port = str(parts.get("host", "")), str(parts.get("port", "5432"))
@@ -182,9 +181,10 @@ class Bench:
             recorder.create_table()
             versions: dict[str, int] = {}
             stored = []
-            for row in rows if callers == 1 else rows[: 1_000 if self.small else 3_000]:
-                versions[row.stream] = version = versions.get(row.stream, 0) + 1
-                stored.append(StoredEvent(uuid.uuid5(uuid.NAMESPACE_OID, row.stream), version, row.type, row.data))
+            for one in self.facts if callers == 1 else self.facts[: 1_000 if self.small else 3_000]:
+                stream = one.event.stream()
+                versions[stream] = version = versions.get(stream, 0) + 1
+                stored.append(StoredEvent(uuid.uuid5(uuid.NAMESPACE_OID, stream), version, one.event.type, one.event.json()))
             try:
                 if callers == 1 and size > 1:
                     begun = time.perf_counter()
@@ -205,8 +205,8 @@ class Bench:
         """UmaDB's server and client, one tag an event, no condition and no dedupe."""
         import umadb
 
-        rows = [encode(one) for one in (self.facts if size > 1 else self.facts[: 10_000 if self.small else 30_000])]
-        made = [umadb.Event(event_type=row.type, data=row.data, tags=[row.stream]) for row in rows]
+        sent = self.facts if size > 1 else self.facts[: 10_000 if self.small else 30_000]
+        made = [umadb.Event(event_type=one.event.type, data=one.event.json(), tags=[one.event.stream()]) for one in sent]
         with _umadb_server() as address:
             clients = [umadb.Client(address) for _ in range(min(callers, 8))]
             parts = [made[n : n + size] for n in range(0, len(made), size)]
@@ -286,7 +286,7 @@ def _duplicates(b: Bench) -> Row:
     )
 
 
-def _packed(mine: Sequence[Fact], size: int, before: int, mark: str, plain: bool) -> list[bytes]:
+def packed_batches(mine: Sequence[Fact], size: int, before: int, mark: str, plain: bool) -> list[bytes]:
     import struct
 
     recorded, versions = microseconds(START + timedelta(days=1)), dict[str, int]()
@@ -294,15 +294,13 @@ def _packed(mine: Sequence[Fact], size: int, before: int, mark: str, plain: bool
     for part in batches(mine, size):
         body = [COPY_BEGIN]
         for one in part:
-            row = encode(one)
+            row = encode(row_of(one))
             row.stream = mark + row.stream
             versions[row.stream] = version = versions.get(row.stream, 0) + 1
             at += 1
             if plain:
-                s, t = row.stream.encode(), row.type.encode()
-                body.append(
-                    struct.pack(f"!hiqi{len(s)}siqi{len(t)}si", 5, 8, at, len(s), s, 8, version, len(t), t, len(row.data)) + row.data
-                )
+                s, t, data = row.stream.encode(), one.event.type.encode(), one.event.json()
+                body.append(struct.pack(f"!hiqi{len(s)}siqi{len(t)}si", 5, 8, at, len(s), s, 8, version, len(t), t, len(data)) + data)
             else:
                 body.append(packed(row, at, version, recorded))
         found.append(b"".join((*body, COPY_END)))
@@ -327,7 +325,7 @@ def _append_share(url: str, share: Sequence[Fact], size: int, ready: Any) -> Non
             log.append(part)
 
 
-def _together(works: Sequence[tuple[Callable[..., None], tuple[Any, ...]]]) -> float:
+def together(works: Sequence[tuple[Callable[..., None], tuple[Any, ...]]]) -> float:
     """Seconds that processes of their own take together, from the moment when all are ready."""
     fork = multiprocessing.get_context("fork")
     ready = fork.Barrier(len(works) + 1)

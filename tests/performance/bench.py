@@ -3,6 +3,8 @@
 It never judges: a missed figure is printed as missed, and the exit status is 0.
 """
 
+import contextlib
+import itertools
 import os
 import sys
 import tempfile
@@ -12,7 +14,7 @@ import psycopg
 
 from hub.app.servers.postgres import database
 from hub.app.settings import Settings
-from tests.performance import append, report
+from tests.performance import append, growth, intake, report, trace
 
 SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers", "max_wal_size", "jit")
 
@@ -27,11 +29,15 @@ def main() -> int:
         where = report.machine(said, version)
         print(f"{where['cores']} cores, PostgreSQL {version}, fdatasync {where['fdatasync_us']} µs{', small' if small else ''}", flush=True)
         found: list[report.Row] = []
-        for rows in append.rows(append.Bench(running.owner_url, small), only):
-            found += rows
-            for row in rows:
-                print(report.line(row), flush=True)
-            report.write(where, found)
+        with contextlib.ExitStack() as kept:
+            appends, traces = append.Bench(running.owner_url, small), trace.Bench(running.owner_url, small, kept)
+            for rows in itertools.chain(
+                append.rows(appends, only), intake.rows(appends, only), growth.rows(appends, only), trace.rows(traces, only)
+            ):
+                found += rows
+                for row in rows:
+                    print(report.line(row), flush=True)
+                report.write(where, found)
     return 0
 
 

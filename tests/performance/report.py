@@ -36,6 +36,7 @@ class Row:
     rounds: list[dict[str, float]] = field(default_factory=list)
     p50_ms: float | None = None
     p99_ms: float | None = None
+    settings: str = ""  # of this row alone: how what it works on was made
 
     @property
     def reached(self) -> bool | None:
@@ -54,7 +55,9 @@ class Against:
     reach: float | None = None
 
 
-def measure(name: str, unit: str, ours: Callable[[], Sample], peers: Mapping[Against, Callable[[], Sample]], rounds: int) -> list[Row]:
+def measure(
+    name: str, unit: str, ours: Callable[[], Sample], peers: Mapping[Against, Callable[[], Sample]], rounds: int, settings: str = ""
+) -> list[Row]:
     """Rounds of ours and of each peer, one after the other; a row a peer, or one alone."""
     found: dict[Against, list[dict[str, float]]] = {peer: [] for peer in peers}
     own: list[Sample] = []
@@ -68,7 +71,7 @@ def measure(name: str, unit: str, ours: Callable[[], Sample], peers: Mapping[Aga
     p50, p99 = _at(calls, 0.5), _at(calls, 0.99)
     value = statistics.median(sample.value for sample in own)
     if not peers:
-        return [Row(name, unit, value, rounds=[{"value": sample.value} for sample in own], p50_ms=p50, p99_ms=p99)]
+        return [Row(name, unit, value, rounds=[{"value": sample.value} for sample in own], p50_ms=p50, p99_ms=p99, settings=settings)]
     return [
         Row(
             name,
@@ -82,6 +85,7 @@ def measure(name: str, unit: str, ours: Callable[[], Sample], peers: Mapping[Aga
             rows,
             p50,
             p99,
+            settings,
         )
         for peer, rows in found.items()
     ]

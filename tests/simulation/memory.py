@@ -78,7 +78,7 @@ class Store:
     def insert(self, block: bytes) -> None:
         """Add rows in the binary COPY format. Raises `UniqueViolation` as the table's keys do."""
         for fields in copied.rows(block):
-            self._insert_row(copied.as_selected(fields), key=fields[5], digest=fields[6])
+            self._insert_row(copied.as_selected(fields), key=fields[copied.KEY], digest=fields[copied.DIGEST])
 
     def _insert_row(self, row: tuple[Any, ...], key: bytes, digest: bytes) -> None:
         position, name, number = row[:3]

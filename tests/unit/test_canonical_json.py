@@ -1,9 +1,12 @@
 """Canonical JSON: a row that is wrong is held alone, in whatever form its batch comes; `canonical.loads` itself takes nothing doubtful."""
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapters.canonical_json import MAPPING
 from events import canonical
@@ -67,15 +70,33 @@ def test_what_is_no_json_as_a_whole_is_held_whole() -> None:
 @pytest.mark.parametrize("bad", BAD, ids=BAD.values())
 def test_loads_takes_nothing_doubtful(bad: str) -> None:
     for text in ('{"key": 0, "a": BAD}', '[1, {"key": 0, "a": BAD}]'):
-        with pytest.raises(Refused, match=BAD[bad]):
-            canonical.loads(text.replace("BAD", bad))
+        for raw in (said := text.replace("BAD", bad), said.encode()):
+            with pytest.raises(Refused, match=BAD[bad]):
+                canonical.loads(raw)
 
 
 @pytest.mark.parametrize("key", [r'"\ud800"', r'"a\u0000"'])
 def test_keys_are_texts_too(key: str) -> None:
-    with pytest.raises(Refused):
-        canonical.loads("[{" + key + ": 1}]")
+    for raw in (said := "[{" + key + ": 1}]", said.encode()):
+        with pytest.raises(Refused):
+            canonical.loads(raw)
     assert canonical.loads('{"a": 1.50, "b": [true, null]}') == {"a": canonical.loads("1.5"), "b": [True, None]}
+
+
+@given(
+    st.sampled_from(["", "-"]),
+    st.integers(1, 10**40).map(str) | st.integers(36, 40).map(lambda n: "9" * n),
+    st.sampled_from(["", ".0", ".5", "." + "0" * 37 + "1"]),
+    st.sampled_from(["", "e0", "E-1", "e36", "e37", "e38", "e-37", "e-38", "e-39"]),
+)
+def test_a_number_has_as_many_digits_as_it_takes_to_write_it_plainly(sign: str, whole: str, decimals: str, exponent: str) -> None:
+    text = sign + whole + decimals + exponent
+    plain = format(Decimal(text), "f").lstrip("-").removeprefix("0.")
+    if len(plain.replace(".", "")) > canonical.DIGITS_MAX:
+        with pytest.raises(Refused, match="more than 38 digits"):
+            canonical.loads(text)
+    else:
+        assert canonical.loads(text) == Decimal(text)
 
 
 @pytest.mark.parametrize("version", ["9" * 5000, "9" * 10, "x", ""])

@@ -84,6 +84,8 @@ def test_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
         ('[partners."x12:ZZ:ACME"]\nzone = 1', ["x12:ZZ:ACME", "zone 1"]),
         ('[partners."x12:ZZ:ACME"]\ntz = "UTC"', ["x12:ZZ:ACME", "'tz'", "zone"]),
         ("partners = 1", ["partners", "tables"]),
+        ('[watch]\nfolder = "/srv/in\\u0000box"', ["watch.folder", "NUL", "remove"]),
+        ('[mqtt]\ntopics = ["plant/\\u0000"]', ["mqtt.topics", "NUL", "remove"]),
     ],
 )
 def test_mistakes_in_the_file_name_file_key_and_remedy(tmp_path: Path, toml: str, words: list[str]) -> None:
@@ -157,3 +159,35 @@ def test_home_with_only_its_settings_is_taken(tmp_path: Path) -> None:
     (tmp_path / "h").mkdir()
     (tmp_path / "h" / "hub.toml").touch()
     assert Home.open(tmp_path / "h").run.is_dir()
+
+
+@pytest.mark.parametrize("long", ["9" * 5000, "ä" * 5000, "x y" * 2000])
+def test_a_long_value_is_named_and_not_repeated(tmp_path: Path, long: str) -> None:
+    tomls = [
+        f'[api]\nlisten = "{long}"', f'[kafka]\nbrokers = "{long}"', f'[mqtt]\nurl = "{long}"', f'"{long}" = 1', f'[api]\n"{long}" = 1',
+        f'[watch]\nfolder = "~{long}/in"', f'[partners."p"]\nzone = "{long}"', f'[partners."p"]\nunits = {{ BX = "{long}" }}',
+        f'[partners."p"]\nunits = {{ "{long}" = "case" }}', f'[partners."{long}"]\nzone = "Nowhere"', f'[partners."p"]\n"{long}" = 1', f'"{long}" = 1\n"{long}" = 2',
+    ]  # fmt: skip
+    (tmp_path / "home").mkdir()
+    for toml in tomls:
+        (tmp_path / "home" / "hub.toml").write_text(toml)
+        with pytest.raises(ConfigError) as refused:
+            Settings.load({"HUB_HOME": str(tmp_path / "home")})
+        assert len(str(refused.value)) < 600 + len(str(tmp_path)), toml[:20]
+    (tmp_path / "home" / "hub.toml").unlink()
+    names = (
+        "HUB_HOME",
+        "HUB_LISTEN",
+        "HUB_KAFKA",
+        "HUB_MQTT_URL",
+        "HUB_WATCH",
+        "HUB_API_TOKEN_FILE",
+        "HUB_LOG",
+        "HUB_API_TOKEN",
+        "HUB_DATABASE_URL",
+    )
+    for name in names:
+        try:
+            Settings.load({"HUB_HOME": str(tmp_path / "home"), name: f"~{long}/:x"})
+        except ConfigError as error:
+            assert len(str(error)) < 600 + len(str(tmp_path)), name  # noqa: PT017 - some are valid

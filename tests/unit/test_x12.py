@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters import x12_asn
 from adapters.formats import units, x12
 from adapters.formats.x12_values import decimal_text
 from adapters.x12_asn import MAPPING
@@ -393,6 +394,22 @@ def test_a_line_with_thousands_of_serials_maps() -> None:
     serials = [f"REF*SE*S{n:07}" for n in range(5000)]
     (part,) = read(interchange([[*HEAD, *ORDER, "HL*3*2*I", "LIN*1*UP*036000291452*BP*BOLT*PL*10", "SN1**5000*EA", *serials, "REF*LT*L1"]]))
     assert len(facts(part)) == 5001
+
+
+def test_a_notice_that_makes_more_facts_than_a_file_may_is_held_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(x12_asn, "FACTS_MAX", 10)
+
+    def body(number: str, lines: int) -> list[str]:
+        return [*(s.replace("A1", number) for s in HEAD), *(s for n in range(2, lines + 2) for s in (f"HL*{n}*1*I", *ITEM))]
+
+    first, second, third = read(interchange([body("A1", 6), body("A2", 4), body("A3", 1)]))
+    assert (len(facts(first)), len(facts(third))) == (7, 2)
+    (held,) = second.lines
+    assert isinstance(held, Held)
+    assert (held.path, held.place) == ("", "segment 36 (HL), line 1")  # the level of the first fact that was too many
+    assert held.reason == "the file would make more than 10 facts: send this notice in several"
+    (exact,) = read(interchange([body("A1", 9)]))
+    assert len(facts(exact)) == 10
 
 
 def test_other_sets_and_fragments_are_held_by_name() -> None:

@@ -11,7 +11,7 @@ import psycopg
 from hub.app import answers
 from hub.app.cli import output
 from hub.app.wiring import Hub, open_hub, views
-from hub.log.migrate import REQUIRED_SETTINGS
+from hub.log.migrate import REQUIRED_SETTINGS, Unsafe
 
 FREE_BYTES_MIN = 1024**3
 CLOCK_SKEW_S_MAX = 5.0
@@ -32,17 +32,35 @@ def show_status(json_: bool) -> int:
     )
     if behind or not found["trouble"]:
         print("all views are at the head" if not behind else "behind: " + ", ".join(f"{name} {n}" for name, n in behind.items()))
+    wrong = [*found["trouble"].values(), *(stuck(found, view) for view in found["stuck"] if view not in found["trouble"])]
     if relay := found["relay"]:
         print(f"relay to {relay['topic'] or 'no topic yet'}: at {relay['position']}, {relay['lag']} behind, {relay['lag_s']} s")
-    for text in [*found["trouble"].values(), *([relay["trouble"]] if relay and relay["trouble"] else [])]:
-        print(f"WRONG {text}")
+        wrong.append(relay["trouble"] or "")
+    for text in wrong:
+        if text:
+            print(f"WRONG {text}")
     return 0
+
+
+def stuck(found: dict[str, Any], view: str) -> str:
+    """What to say of a view that stands still though facts wait, from `hub status`; empty where no hub runs that should move it."""
+    if view not in found["stuck"] or not found["processes"]:
+        return ""
+    behind = found["head"] - found["views"][view]
+    return (
+        f"view {view} stands still at {found['views'][view]} for {found['stuck'][view]:.0f} s, {behind} behind the head: look into "
+        f"run/log/hub-follow.log for `view {view}`; where it says nothing, end hub-follow (`kill`; it is started again)"
+    )
 
 
 def show_doctor(json_: bool) -> int:
     """`hub doctor`; exit code 1 if anything is wrong."""
-    with open_hub() as hub:
-        checks = [{"check": name, "ok": not trouble, "seen": seen, "next": trouble or None} for name, seen, trouble in _checks(hub)]
+    try:
+        with open_hub() as hub:
+            found = list(_checks(hub))
+    except Unsafe as error:  # no hub opens on such a server
+        found = [("database server", error.seen, str(error))]
+    checks = [{"check": name, "ok": not trouble, "seen": seen, "next": trouble or None} for name, seen, trouble in found]
     if json_:
         output.document({"ok": all(c["ok"] for c in checks), "checks": checks})
     else:
@@ -75,9 +93,11 @@ def _database(connection: psycopg.Connection[tuple[Any, ...]]) -> Iterator[tuple
     for name, wanted in REQUIRED_SETTINGS.items():
         found = ask(f"show {name}")
         yield name, found, "" if found == wanted else f"set {name} = {wanted}: without it what the hub acknowledged can be lost"
-    found = ask("show synchronous_commit")
-    safe = found in ("on", "remote_apply", "remote_write", "local")
-    yield "synchronous_commit", found, "" if safe else "set synchronous_commit = on for the role hub_door"
+    # what holds in a new session of the door, whoever set it: server, database or role
+    found, set_by = connection.execute(
+        "select setting, case source when 'default' then '' else source end from pg_settings where name = 'synchronous_commit'"
+    ).fetchone() or ("", "")
+    yield "synchronous_commit", f"{found}{f' (set by {set_by})' if set_by else ''}", "" if found != "off" else _sync_remedy(set_by)
     skew_s = abs(float(ask("select extract(epoch from clock_timestamp())")) - time.time())
     yield "clock against the database", f"{skew_s:.3f} s apart", "" if skew_s < CLOCK_SKEW_S_MAX else "let NTP set both clocks"
     held = ask(
@@ -91,6 +111,14 @@ def _database(connection: psycopg.Connection[tuple[Any, ...]]) -> Iterator[tuple
     )
     boss = ask("select rolsuper from pg_roles where rolname = current_user")
     yield "role", "not a superuser" if not boss else "superuser", "" if not boss else "alter role hub_door nosuperuser"
+
+
+def _sync_remedy(set_by: str) -> str:
+    where = {"user": "alter role … reset", "database": "alter database … reset", "database user": "alter role … in database … reset"}.get(
+        set_by
+    )
+    how = f"`{where} synchronous_commit` for what `\\drds` names" if where else "set synchronous_commit = on and reload"
+    return f"{how}: without it what the hub acknowledged can be lost"
 
 
 def _log(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Iterator[tuple[str, str, str]]:
@@ -142,5 +170,7 @@ def _views(hub: Hub) -> Iterator[tuple[str, str, str]]:
             )
         elif view.name in found["trouble"]:
             yield f"view {view.name}", f"at {at}, head {found['head']}", found["trouble"][view.name]
+        elif said := stuck(found, view.name):
+            yield f"view {view.name}", f"{lag} behind, stands still", said
         else:
             yield f"view {view.name}", "at the head" if not lag else f"{lag} behind", ""

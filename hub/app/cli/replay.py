@@ -4,6 +4,7 @@ import sys
 import time
 
 from events.errors import Refused
+from hub.app import tracing
 from hub.app.cli import output
 from hub.app.wiring import named_views, open_hub
 from replay.promote import promote
@@ -20,7 +21,7 @@ def _chosen(names: list[str], all_: bool) -> list[str]:
 def run_rebuild(names: list[str], all_: bool, restart: bool, json_: bool) -> int:
     """`hub replay rebuild`."""
     chosen = named_views(_chosen(names, all_))
-    with open_hub() as hub:
+    with tracing.exported("hub-replay", numbers=False), open_hub() as hub:
         position, done = rebuild(hub.follow_url, chosen, _Shown(), restart=restart)
     if json_:
         views = {name: {"events": r.events, "seconds": round(r.seconds, 3), "digest": r.digest} for name, r in done.items()}

@@ -15,6 +15,7 @@ from projections.naming import named
 
 Problem = tuple[str, Html]  # warn or bad, what to say
 SUBJECTS_MAX = 3
+KINDS_MAX = 2  # of exceptions that the tile names
 
 
 def add(live: Live) -> None:
@@ -113,7 +114,9 @@ def _big(shot: Snapshot) -> Iterator[Html]:
         command("hub quarantine list"),
     )  # fmt: skip
     count = sum(lists.exceptions.values())
-    worst = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in sorted(lists.exceptions.items(), key=lambda kv: -kv[1])[:2])
+    worst = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in sorted(lists.exceptions.items(), key=lambda kv: -kv[1])[:KINDS_MAX])
+    if (more := len(lists.exceptions) - KINDS_MAX) > 0:
+        worst += f" and {counted(more, 'more kind')}"
     yield _one("Exceptions", number(count), "", "warn" if count else "", worst or "no fact contradicts another", command("hub exceptions"))
     restarts = [(p.role, p.restarts) for p in shot.processes if p.restarts]
     yield _one(

@@ -10,13 +10,14 @@ from importlib import resources
 
 from nicegui import ui
 
+from hub import limits
 from hub.app.console.html import EMPTY, Html, command, tag, text
 from hub.app.console.live import Live, State
 
 PAGES = (("/", "Overview"), ("/stock", "Stock"), ("/trace", "Trace"))
 LAG_TOLD_S = 1.0  # less is the beat of the followers
 LAG_WARN_S = 5.0
-LAG_BAD_S = 30.0  # as /health/ready has it
+LAG_BAD_S = limits.READY_LAG_S
 FIRST_LOOK_S = 0.7  # a page waits this long for its first numbers before it shows itself without them
 
 

@@ -8,6 +8,7 @@ starts a fresh keeper. While the server takes connections `run/postgres.json` sa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -95,12 +96,17 @@ class Keeper:
         server = cluster.start(sockets)
         process.wait_until(lambda: cluster.accepts(server.pid) or server.poll() is not None, READY_S)
         if server.poll() is None and cluster.accepts(server.pid):
-            self.failed = 0
-            self._publish(server.pid, sockets)
-            return server
+            try:
+                self._publish(server.pid, sockets)
+            except OSError as error:  # a full disk: nobody would find this server
+                cause = f"{self.home.postgres_json} cannot be written: {error}"
+            else:
+                self.failed = 0
+                return server
+        else:
+            cause = process.tail(cluster.log)
         cluster.stop(server)
         self.failed += 1
-        cause = process.tail(cluster.log)
         say(f"postgres did not start ({cause}), try {self.failed}")
         if self.failed >= FIRST_TRIES and self.restarts == 0:
             raise Unavailable(
@@ -124,11 +130,9 @@ class Keeper:
 
 
 def say(text: str) -> None:
-    print(
-        f"{process.now_text()} keeper {os.getpid()}: {text}",
-        file=sys.stderr,
-        flush=True,
-    )
+    """One line to the log; where the disk is full it is left out, since the server must be kept."""
+    with contextlib.suppress(OSError):
+        print(f"{process.now_text()} keeper {os.getpid()}: {text}", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str]) -> int:

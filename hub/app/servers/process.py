@@ -56,9 +56,10 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def sign_lock(fd: int) -> None:
-    """Write our pid into a lock file, for people and for messages."""
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    """Write our pid into a lock file, for people and for messages; on a full disk it stays empty."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
 
 # -- who is alive --
@@ -161,12 +162,16 @@ def kill_group(pid: int) -> None:
 
 def bound_log(path: Path) -> None:
     """Keep a log below `LOG_BYTES_MAX`. It is copied and emptied in place, because a running child has it open for appending."""
+    older = path.with_name(path.name + ".1")
     try:
         if path.stat().st_size <= LOG_BYTES_MAX:
             return
+        shutil.copyfile(path, older)
     except FileNotFoundError:
         return
-    shutil.copyfile(path, path.with_name(path.name + ".1"))
+    except OSError:  # the disk is full: neither can it grow, and the next look tries again
+        older.unlink(missing_ok=True)
+        return
     os.truncate(path, 0)
 
 
