@@ -26,9 +26,9 @@ GROUP = "millwright-hub"
 TOPIC = "millwright.in"  # what HUB_KAFKA_TOPICS is when nobody sets it
 
 _log = logging.getLogger(__name__)
-_client_log = _log.getChild("client")
+client_log = _log.getChild("client")
 # the client as a whole cannot go on; all other errors it mends by itself, and logs them
-_DEAD = {KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._FATAL}
+DEAD = {KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._FATAL}
 
 
 class KafkaAdapter:
@@ -56,7 +56,7 @@ class KafkaAdapter:
             session.join(self._topics)
         except KafkaException as error:
             session.close()
-            raise Unavailable(f"Kafka at {self._brokers} cannot be reached ({_said(error)}): start it or correct HUB_KAFKA") from error
+            raise Unavailable(f"Kafka at {self._brokers} cannot be reached ({said(error)}): start it or correct HUB_KAFKA") from error
         except Unavailable:
             session.close()
             raise
@@ -70,7 +70,7 @@ class KafkaAdapter:
             found = self._session.poll(min(limit, limits.KAFKA_BATCH_MAX), wait_s)
             trouble = "" if found else self._session.trouble()  # what came before it is taken first, or one topic could starve the others
         except KafkaException as error:
-            found, trouble = [], _said(error)
+            found, trouble = [], said(error)
         if trouble:
             raise Unavailable(f"Kafka at {self._brokers} gives no more messages ({trouble}): connecting again")
         return found
@@ -132,7 +132,7 @@ class _Session:
 
     def __init__(self, name: str, settings: dict[str, Any]) -> None:
         self._name = name
-        self._consumer = Consumer({**settings, "error_cb": self._on_error, "on_commit": self._on_commit}, logger=_client_log)
+        self._consumer = Consumer({**settings, "error_cb": self._on_error, "on_commit": self._on_commit}, logger=client_log)
         self._places: dict[tuple[str, int], _Place] = {}
         self._trouble = ""
         self._settled = False
@@ -186,7 +186,7 @@ class _Session:
             try:
                 self._consumer.store_offsets(offsets=[TopicPartition(topic, partition, reached)])
             except KafkaException as error:  # the partition was lost in this moment
-                _log.info("%s: offset %d of %s[%d] is not stored: %s", self._name, reached, topic, partition, _said(error))
+                _log.info("%s: offset %d of %s[%d] is not stored: %s", self._name, reached, topic, partition, said(error))
 
         headers = {"topic": topic, "partition": str(partition), "offset": str(offset)}
         if (key := message.key()) is not None:
@@ -234,7 +234,7 @@ class _Session:
         self._places, self._ends, self._settled, self._settles_since = {}, {}, False, time.monotonic()
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() in _DEAD or error.fatal():
+        if error.code() in DEAD or error.fatal():
             self._trouble = error.str()
 
     def _on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
@@ -244,7 +244,7 @@ class _Session:
                 return
 
 
-def _said(error: KafkaException) -> str:
+def said(error: KafkaException) -> str:
     cause = error.args[0] if error.args else error
     return str(cause.str() if isinstance(cause, KafkaError) else cause)
 

@@ -17,6 +17,11 @@ KAFKA_SETTLE_S = (
 )
 KAFKA_ASK_S = 10.0  # while nothing comes, the brokers are asked this often whether nothing is there
 KAFKA_ANSWER_S = 5.0  # one answer of the brokers
+RELAY_IN_FLIGHT_MAX = 10_000  # facts handed to the client and not reported; as many come again after a kill -9, and READ_BATCH_MAX more
+RELAY_QUEUE_BYTES_MAX = 64 * 1024 * 1024  # what the client holds of them
+RELAY_BATCH_BYTES = 1024 * 1024  # what one partition gets in one request, or what its topic takes, if that is less
+RELAY_SILENT_S = 30.0  # brokers that report nothing of what they were sent for this long are connected to anew
+RELAY_FINISH_S = 2.0  # at the end, for reports that are on their way
 INTAKE_BATCH_MAX = 200  # deliveries that share one append
 FACTS_PER_APPEND_MAX = 5000  # facts in one transaction: ≈ 3 MB of WAL, well under a second inside the lock
 STREAM_HEADS_MAX = 500_000  # streams whose last version a writer remembers: some 60 MB

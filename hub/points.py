@@ -23,7 +23,12 @@ FOLLOW = (
     "position moved",  # both are, the transaction is open
     "view committed",  # both are committed, not flushed
 )
-POINTS = INTAKE + FOLLOW
+RELAY = (
+    "relay handed over",  # facts are with the Kafka client, the brokers have perhaps some of them
+    "relay reported",  # the brokers have them, the position is not moved
+    "relay moved",  # the position is committed, not flushed
+)
+POINTS = INTAKE + FOLLOW + RELAY
 
 _armed: Callable[[str], None] | None = None
 

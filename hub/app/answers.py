@@ -81,6 +81,7 @@ def status(hub: Hub) -> dict[str, Any]:
         held = cursor.execute("select count(*) from view_quarantine.entry where not settled").fetchone() if complete else None
         counts = queries.exception_counts(cursor) if complete else {}
         trouble = queries.position_trouble(cursor, positions)
+        relay = queries.relay(cursor, head)
         lag_s = queries.oldest_unprocessed_s(cursor, positions, trouble)
         waits = queries.view_waits(cursor, positions)
     return {
@@ -92,6 +93,7 @@ def status(hub: Hub) -> dict[str, Any]:
         "head": head,
         "views": positions,
         "trouble": trouble,
+        "relay": relay,
         "waits_s": {view: waits_s for view, (waits_s, _) in waits.items()},
         # by position alone: that its process or thread lives says nothing
         "stuck": {view: min(both) for view, both in waits.items() if min(both) >= limits.VIEW_STUCK_S},

@@ -15,7 +15,7 @@ from events.vocabulary import Thing, bounded
 from hub import limits
 from hub.app.wiring import views
 from hub.log.codec import COLUMNS, decode, receipt_key
-from hub.log.follow import Cursor, Tables, enter, live_schema
+from hub.log.follow import RELAY, Cursor, Tables, enter, live_schema
 from hub.log.follow import position as sound_position
 from hub.log.store import Log, read
 from projections.base import EXCEPTION_TABLE
@@ -191,6 +191,30 @@ def position_trouble(cursor: Cursor, positions: dict[str, int]) -> dict[str, str
         except Corrupt as error:
             found[view] = str(error)
     return found
+
+
+def relay(cursor: Cursor, head: int) -> Row | None:
+    """How far the Kafka relay is and what is wrong with it; None where there never was one."""
+    if cursor.execute("select to_regclass(%s)", [f"{RELAY}.position"]).fetchone() == (None,):
+        return None
+    row = cursor.execute(
+        """select position, split_part(shape, ' ', 1), (select reason from relay.trouble limit 1),
+                  extract(epoch from clock_timestamp() - (select recorded_at from log.event e where e.position = p.position + 1))
+           from relay.position p limit 1"""
+    ).fetchone()
+    try:
+        sound_position(Tables(cursor), RELAY)
+        trouble = row[2] if row else None
+    except Corrupt as error:
+        trouble = str(error)
+    position, topic, lag_s = (row[0], row[1] or None, row[3]) if row else (0, None, None)
+    return {
+        "topic": topic,
+        "position": position,
+        "lag": head - position,
+        "lag_s": round(max(0.0, float(lag_s or 0)), 3),
+        "trouble": trouble,
+    }
 
 
 def oldest_unprocessed_s(cursor: Cursor, positions: dict[str, int], trouble: Collection[str] = ()) -> float:

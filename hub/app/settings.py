@@ -28,11 +28,13 @@ TOKEN_CHARS_MIN = 32
 DEFAULT_LISTEN = "127.0.0.1:8080"
 DEFAULT_MQTT_TOPICS = ("millwright/#",)
 DEFAULT_KAFKA_TOPICS = ("millwright.in",)
+DEFAULT_RELAY_TOPIC = "millwright.log"
 
 _SECTIONS: dict[str, frozenset[str]] = {
     "api": frozenset({"listen"}),
     "mqtt": frozenset({"url", "topics"}),
     "kafka": frozenset({"brokers", "topics"}),
+    "relay": frozenset({"brokers", "topic"}),
     "watch": frozenset({"folder"}),
 }
 _PARTNER_KEYS = frozenset({"zone", "units"})
@@ -98,6 +100,8 @@ class Settings:
     mqtt_topics: tuple[str, ...] = DEFAULT_MQTT_TOPICS
     kafka_brokers: str | None = None
     kafka_topics: tuple[str, ...] = DEFAULT_KAFKA_TOPICS
+    relay_brokers: str | None = None
+    relay_topic: str = DEFAULT_RELAY_TOPIC
     watch: Path | None = None
     partners: Mapping[str, Partner] = field(default_factory=dict)
 
@@ -115,6 +119,13 @@ class Settings:
         _check_exposure(host, token)
         mqtt, mqtt_where = source.text("HUB_MQTT_URL", "mqtt", "url", "")
         kafka, kafka_where = source.brokers("HUB_KAFKA", "kafka", "brokers")
+        relay, relay_where = source.brokers("HUB_RELAY", "relay", "brokers")
+        relay_topic, topic_where = source.text("HUB_RELAY_TOPIC", "relay", "topic", DEFAULT_RELAY_TOPIC)
+        kafka_topics = source.names("HUB_KAFKA_TOPICS", "kafka", "topics", DEFAULT_KAFKA_TOPICS)
+        if kafka and relay and relay_topic in kafka_topics:
+            raise ConfigError(
+                f"{topic_where}: the hub takes in what comes on {relay_topic}, so it would take in its own log: name another topic"
+            )
         watch, watch_where = source.text("HUB_WATCH", "watch", "folder", "")
         return Settings(
             home=home,
@@ -125,7 +136,9 @@ class Settings:
             mqtt_url=_mqtt_url(mqtt, mqtt_where) if mqtt else None,
             mqtt_topics=source.names("HUB_MQTT_TOPICS", "mqtt", "topics", DEFAULT_MQTT_TOPICS),
             kafka_brokers=_kafka_brokers(kafka, kafka_where) if kafka else None,
-            kafka_topics=source.names("HUB_KAFKA_TOPICS", "kafka", "topics", DEFAULT_KAFKA_TOPICS),
+            kafka_topics=kafka_topics,
+            relay_brokers=_kafka_brokers(relay, relay_where) if relay else None,
+            relay_topic=relay_topic,
             watch=_path(watch, here, watch_where) if watch else None,
             partners=source.partners(),
         )

@@ -1,4 +1,4 @@
-"""The hub's own processes, each started by the supervisor as `python -m hub.app.worker ROLE`: api, intake, follow.
+"""The hub's own processes, each started by the supervisor as `python -m hub.app.worker ROLE`: api, intake, follow, relay.
 
 SIGTERM ends them cleanly: what was received and not yet durable stays with its source.
 """
@@ -17,7 +17,7 @@ from hub import limits, telemetry
 from hub.app import logs, metrics, tracing
 from hub.app.home import Home
 from hub.app.serve import api_url, listening
-from hub.app.settings import Settings
+from hub.app.settings import ConfigError, Settings
 from hub.app.wiring import Hub, open_hub, views
 from hub.intake.delivery import Adapter
 from hub.intake.door import Loop
@@ -38,9 +38,9 @@ def main(arguments: Sequence[str]) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    role = {"api": run_api, "intake": run_intake, "follow": run_follow}.get(arguments[0] if arguments else "")
+    role = {"api": run_api, "intake": run_intake, "follow": run_follow, "relay": run_relay}.get(arguments[0] if arguments else "")
     if role is None:
-        print("usage: python -m hub.app.worker api|intake|follow", file=sys.stderr)
+        print("usage: python -m hub.app.worker api|intake|follow|relay", file=sys.stderr)
         return 2
     name = f"hub-{arguments[0]}"
     with logs.writing(name):
@@ -67,6 +67,16 @@ def run_intake(hub: Hub, stop: threading.Event) -> None:
     with GroupLog(Log(hub.door_url)) as log:  # what comes by several roads at once shares one flush
         loops = [Loop(adapter, hub.intake(log), report) for adapter in found]
         _run_all([_guarded(loop.adapter.name, lambda loop=loop: loop.run(stop), stop) for loop in loops], stop)  # type: ignore[misc]
+
+
+def run_relay(hub: Hub, stop: threading.Event) -> None:
+    """The Kafka relay, where settings name its brokers."""
+    from adapters.kafka_relay import Relay
+
+    if hub.settings.relay_brokers is None:
+        raise ConfigError("there is nothing to publish to: set HUB_RELAY to the brokers of a Kafka cluster")
+    relay = Relay(hub.follow_url, hub.settings.relay_brokers, hub.settings.relay_topic)
+    _run_all([_guarded("the Kafka relay", lambda: relay.run(stop, report), stop)], stop)
 
 
 def run_api(hub: Hub, stop: threading.Event) -> None:

@@ -2,7 +2,8 @@
 
 Views are followers; so are their shadows while `replay/` rebuilds them. A follower that is paused and comes back cannot write: its position
 is locked and checked in the transaction that folds. Beside its position it keeps the key of the fact there, so that it notices a position
-that somebody changed and a log that is not the one it followed (restored from an older backup).
+that somebody changed and a log that is not the one it followed (restored from an older backup). The relay out (`adapters/kafka_relay.py`)
+keeps its position in the same way, but what it writes is elsewhere, so its position moves in a transaction of its own, afterwards.
 """
 
 import hashlib
@@ -17,12 +18,13 @@ from psycopg import sql
 from events.base import Recorded
 from events.errors import Corrupt, Unavailable
 from hub import limits, telemetry
-from hub.log.store import CHANNEL, end_paused, head, read
+from hub.log.store import CHANNEL, end_paused, head, read, read_rows
 from hub.points import reach
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
-# fact: the key of the fact at position; moved_at: when the position moved last, by the server's clock
-_POSITION = "create table position (position bigint not null, fact uuid, shape text not null, moved_at timestamptz not null default clock_timestamp())"
+RELAY = "relay"  # schema of the relay's position, which no rebuild touches
+# fact: the key of the fact at position; moved_at: when the position moved last, by the server's clock. A change of it must alter the relay's too
+POSITION = "create table position (position bigint not null, fact uuid, shape text not null, moved_at timestamptz not null default clock_timestamp())"
 
 
 class View(Protocol):
@@ -78,6 +80,10 @@ class Tables:
         """At most `limit` facts after a position, in order."""
         return read(self.cursor, after, limit)
 
+    def rows(self, after: int, limit: int) -> list[tuple[Any, ...]]:
+        """The same as stored: rows of the key and `COLUMNS`."""
+        return read_rows(self.cursor, after, limit)
+
     def fold(self, view: View, facts: Sequence[Recorded]) -> None:
         """Write what the facts change, in the tables that are locked."""
         view.fold(self.cursor, facts)
@@ -89,18 +95,26 @@ class Tables:
         return self.cursor.execute(query, [to, last]).rowcount == 1
 
 
-class Follower:
-    """Keeps one view up to the log in one schema. `step()` makes it drivable by tests and by replay; `run()` is the loop of the program."""
+class Following:
+    """Somebody whose position in the log is kept in a schema: one connection, and the loop of the program."""
 
     _tables: type[Tables] = Tables
 
-    def __init__(self, url: str, view: View, schema: str | None = None) -> None:
-        self.view = view
-        self.schema = schema or live_schema(view.name)
+    def __init__(self, url: str, what: str, schema: str) -> None:
+        self.what = what
+        self.schema = schema
         self._url = url
-        self._name = f"hub follow {view.name}"  # of its session
+        self._name = f"hub follow {what.removeprefix('view ')}"  # of its session
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._listens = False
+
+    def ensure(self) -> None:
+        """Make what is missing in the schema."""
+        raise NotImplementedError
+
+    def step(self) -> int:
+        """Do what is due for the next facts; 0 when nothing was. Raises `Unavailable`, `Corrupt`."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Give the connection back; the next step opens another."""
@@ -108,26 +122,13 @@ class Follower:
             self._connection.close()
             self._connection = None
 
-    def ensure(self) -> None:
-        """Make the schema and its tables where they are missing or were made by another version of the view (then from position 0)."""
-        self._run(lambda cursor: self._tables(cursor).ensure(self.view, self.schema))
-
-    def step(self, limit: int = limits.FOLLOW_BATCH_MAX, upto: int | None = None) -> int:
-        """Fold at most `limit` facts (up to a position) in one transaction; how many there were. Raises `Unavailable`, `Corrupt`."""
-        began = time.perf_counter()
-        folded = int(self._run(lambda cursor: step(self._tables(cursor), self.view, self.schema, limit, upto)))
-        if folded:
-            reach("view committed")
-            telemetry.followed(self.view.name, folded, time.perf_counter() - began)
-        return folded
-
     def position(self) -> int:
-        """The last position folded in."""
+        """The last position that is done with."""
         return int(self._run(lambda cursor: position(self._tables(cursor), self.schema)))
 
     def run(self, stop: threading.Event, report: Callable[[str], None]) -> None:
-        """Follow until `stop` is set; reconnects for ever with back-off, visibly. Ends by an error only where the view cannot go on."""
-        wait_s, loop = limits.RETRY_FIRST_S, f"view {self.view.name}"
+        """Follow until `stop` is set; reconnects for ever with back-off, visibly. Ends by an error only where it cannot go on."""
+        wait_s = limits.RETRY_FIRST_S
         ready = False
         while not stop.is_set():
             try:
@@ -137,11 +138,11 @@ class Follower:
                 if self.step() == 0:
                     self._await_news(stop)
                 if wait_s > limits.RETRY_FIRST_S:
-                    telemetry.backs_off(loop, 0)
+                    telemetry.backs_off(self.what, 0)
                 wait_s = limits.RETRY_FIRST_S
             except Unavailable as error:
-                report(f"{loop} waits {wait_s:.1f} s: {error}")
-                telemetry.backs_off(loop, wait_s)
+                report(f"{self.what} waits {wait_s:.1f} s: {error}")
+                telemetry.backs_off(self.what, wait_s)
                 stop.wait(wait_s)
                 wait_s = min(wait_s * 2, limits.RETRY_MAX_S)
                 ready = False
@@ -180,26 +181,47 @@ class Follower:
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.InternalError_) as error:
             self.close()  # promote renamed the tables under a batch that waited for them
             raise Unavailable(
-                f"the tables of view {self.view.name} were swapped just now, or are gone: try again; if it stays, {_remedy(self.schema)}: {error}"
+                f"the tables of {self.what} were swapped just now, or are gone: try again; if it stays, {_remedy(self.schema)}: {error}"
             ) from error
         except psycopg.errors.LockNotAvailable as error:
             self.close()
             end_paused(self._url, self._name)
             raise Unavailable(
-                f"somebody holds view {self.view.name} locked for more than {limits.FOLLOW_LOCK_TIMEOUT_S:.0f} s (pg_stat_activity names them; "
+                f"somebody holds {self.what} locked for more than {limits.FOLLOW_LOCK_TIMEOUT_S:.0f} s (pg_stat_activity names them; "
                 f"a paused process of the hub loses its lock after {limits.IDLE_IN_TRANSACTION_S:.0f} s): try again: {error}"
             ) from error
         except psycopg.errors.IdleInTransactionSessionTimeout as error:
             self.close()
-            raise Unavailable(f"view {self.view.name} was paused in the middle of a batch, which was undone: try again: {error}") from error
+            raise Unavailable(f"{self.what} was paused in the middle of a batch, which was undone: try again: {error}") from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             self.close()
             raise Unavailable(f"the database cannot be reached: {error}") from error
 
 
+class Follower(Following):
+    """Keeps one view up to the log in one schema. `step()` makes it drivable by tests and by replay; `run()` is the loop of the program."""
+
+    def __init__(self, url: str, view: View, schema: str | None = None) -> None:
+        super().__init__(url, f"view {view.name}", schema or live_schema(view.name))
+        self.view = view
+
+    def ensure(self) -> None:
+        """Make the schema and its tables where they are missing or were made by another version of the view (then from position 0)."""
+        self._run(lambda cursor: self._tables(cursor).ensure(self.view, self.schema))
+
+    def step(self, limit: int = limits.FOLLOW_BATCH_MAX, upto: int | None = None) -> int:
+        """Fold at most `limit` facts (up to a position) in one transaction; how many there were. Raises `Unavailable`, `Corrupt`."""
+        began = time.perf_counter()
+        folded = int(self._run(lambda cursor: step(self._tables(cursor), self.view, self.schema, limit, upto)))
+        if folded:
+            reach("view committed")
+            telemetry.followed(self.view.name, folded, time.perf_counter() - began)
+        return folded
+
+
 def shape(view: View) -> str:
     """What identifies a version of a view's tables."""
-    return hashlib.sha256(f"{_POSITION}\n{view.ddl}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{POSITION}\n{view.ddl}".encode()).hexdigest()[:16]
 
 
 def ensure(cursor: Cursor, view: View, schema: str) -> None:
@@ -221,7 +243,7 @@ def ensure(cursor: Cursor, view: View, schema: str) -> None:
     cursor.execute(sql.SQL("create schema {}").format(name))
     enter(cursor, schema)
     cursor.execute(view.ddl.encode())
-    cursor.execute(_POSITION)
+    cursor.execute(POSITION)
     cursor.execute("insert into position (position, shape) values (0, %s)", [shape(view)])
     cursor.execute(sql.SQL("grant usage on schema {} to hub_read, hub_door").format(name))
     cursor.execute(sql.SQL("grant select on all tables in schema {} to hub_read, hub_door").format(name))
@@ -236,13 +258,13 @@ def position(tables: Tables, schema: str) -> int:
     """The position of the view in a schema. Raises `Corrupt` where there is not one, or where the log does not hold the fact it names."""
     rows = tables.positions(schema)
     if len(rows) != 1:
-        raise Corrupt(f"the view in schema {schema} has {f'{len(rows)} positions' if rows else 'lost its position'}: {_remedy(schema)}")
+        raise Corrupt(f"{_owner(schema)} has {f'{len(rows)} positions' if rows else 'lost its position'}: {_remedy(schema)}")
     ((at, known),) = rows
     if not known:
         head = tables.head()
-        wrong = f"the log ends at {head}" if at > head else "the log has another fact there than the one that was folded"
+        wrong = f"the log ends at {head}" if at > head else "the log has another fact there than the one that was there"
         raise Corrupt(
-            f"the view in schema {schema} is at position {at}, but {wrong}: the log was restored from an older backup, or the position "
+            f"{_owner(schema)} is at position {at}, but {wrong}: the log was restored from an older backup, or the position "
             f"was changed by hand; {_remedy(schema)}"
         )
     return int(at)
@@ -261,8 +283,7 @@ def step(tables: Tables, view: View, schema: str, limit: int, upto: int | None =
         facts = [fact for fact in facts if fact.position <= upto]
     if not facts:
         return 0
-    if facts[0].position != last + 1 or facts[-1].position != last + len(facts):
-        raise Corrupt(f"the log has a hole after position {last}: stop, and compare it with a backup (hub doctor)")
+    check_whole(last, [fact.position for fact in facts])
     try:
         tables.fold(view, facts)
     except psycopg.IntegrityError as error:
@@ -277,6 +298,18 @@ def step(tables: Tables, view: View, schema: str, limit: int, upto: int | None =
     return len(facts)
 
 
+def check_whole(last: int, positions: Sequence[int]) -> None:
+    """Raise `Corrupt` where what was read after a position does not follow it without a hole."""
+    if positions and (positions[0] != last + 1 or positions[-1] != last + len(positions)):
+        raise Corrupt(f"the log has a hole after position {last}: stop, and compare it with a backup (hub doctor)")
+
+
+def _owner(schema: str) -> str:
+    return "the Kafka relay" if schema == RELAY else f"the view in schema {schema}"
+
+
 def _remedy(schema: str) -> str:
+    if schema == RELAY:
+        return "see what its topic holds, then run `hub relay restart --from POSITION` (1: all facts once more)"
     again = " --restart" if schema.startswith("shadow_") else ""
     return f"run `hub replay rebuild --all{again}`, then `hub replay promote --all`"

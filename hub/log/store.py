@@ -373,3 +373,9 @@ def read(
     query = f"select {COLUMNS} from log.event where {' and '.join(clauses)} order by position limit %s"  # noqa: S608 - constants
     cursor.execute(query, [*values, limit], binary=True)
     return [decode(row) for row in cursor.fetchall()]
+
+
+def read_rows(cursor: psycopg.Cursor[tuple[Any, ...]], after: int, limit: int) -> list[tuple[Any, ...]]:
+    """At most `limit` facts after a position as they are stored, nothing decoded: the key, then `COLUMNS`."""
+    query = f"select key, {COLUMNS} from log.event where position > %s order by position limit %s"  # noqa: S608 - constants
+    return cursor.execute(query, [after, limit], binary=True).fetchall()

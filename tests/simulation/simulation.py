@@ -339,7 +339,7 @@ def run(ground: Ground) -> Found:
     total, workers = ground.size(500, 10_000), 2
     places = [ground.folder / f"seeds-{n}.json" for n in range(workers)]
     playing = [ground.fork(f"seeds {n}", _play_many, ground.seed, range(n, total, workers), places[n]) for n in range(workers)]
-    found = Found(runs=0, in_flight=0, redelivered=0, exercised=dict.fromkeys((*points.POINTS, *FAULTS), 0))
+    found = Found(runs=0, in_flight=0, redelivered=0, exercised=dict.fromkeys((*points.INTAKE, *points.FOLLOW, *FAULTS), 0))
     found.wrong["workers that failed"] = sum(not w.wait(3600) or w.code != 0 for w in playing)
     for place in places:
         if place.exists():

@@ -18,9 +18,11 @@ quarantine_app = typer.Typer(
     help="What could not be mapped or contradicts what is known: kept whole, and sent through the door again.", no_args_is_help=True
 )
 replay_app = typer.Typer(help="Fold the log anew beside live traffic, compare, swap. Never sends anything.", no_args_is_help=True)
+relay_app = typer.Typer(help="The relay that publishes the log on Kafka.", no_args_is_help=True)
 app.add_typer(events_app, name="events")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(replay_app, name="replay")
+app.add_typer(relay_app, name="relay")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in the shape of docs/commands.md and nothing else.")]
 
@@ -192,3 +194,14 @@ def replay_promote(names: Views = None, all_: All = False, json_: Json = False) 
     from hub.app.cli.replay import run_promote
 
     return run_promote(names or [], all_, json_)
+
+
+@relay_app.command("restart")
+def relay_restart(
+    first: Annotated[int, typer.Option("--from", min=1, max=2**63 - 1, help="Position of the first fact to publish; 1: all of them.")],
+    json_: Json = False,
+) -> int:
+    """Let the relay go on from another position, to the topic that is configured then; a running one notices."""
+    from hub.app.cli.relay import restart_relay
+
+    return restart_relay(first, json_)

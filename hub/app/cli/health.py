@@ -15,6 +15,7 @@ from hub.log.migrate import REQUIRED_SETTINGS, Unsafe
 
 FREE_BYTES_MIN = 1024**3
 CLOCK_SKEW_S_MAX = 5.0
+RELAY_LAG_S_MAX = 30.0
 
 
 def show_status(json_: bool) -> int:
@@ -31,7 +32,11 @@ def show_status(json_: bool) -> int:
     )
     if behind or not found["trouble"]:
         print("all views are at the head" if not behind else "behind: " + ", ".join(f"{name} {n}" for name, n in behind.items()))
-    for text in [*found["trouble"].values(), *(stuck(found, view) for view in found["stuck"] if view not in found["trouble"])]:
+    wrong = [*found["trouble"].values(), *(stuck(found, view) for view in found["stuck"] if view not in found["trouble"])]
+    if relay := found["relay"]:
+        print(f"relay to {relay['topic'] or 'no topic yet'}: at {relay['position']}, {relay['lag']} behind, {relay['lag_s']} s")
+        wrong.append(relay["trouble"] or "")
+    for text in wrong:
         if text:
             print(f"WRONG {text}")
     return 0
@@ -76,6 +81,7 @@ def _checks(hub: Hub) -> Iterator[tuple[str, str, str]]:
     with answers.reading(hub) as cursor:
         yield from _log(cursor)
     yield from _views(hub)
+    yield from _relay(hub)
 
 
 def _database(connection: psycopg.Connection[tuple[Any, ...]]) -> Iterator[tuple[str, str, str]]:
@@ -131,6 +137,24 @@ def _log(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Iterator[tuple[str, str, st
         "contiguous" if not row[0] else f"{row[0]} streams with holes",
         "" if not row[0] else "stop, and compare the log with a backup",
     )
+
+
+def _relay(hub: Hub) -> Iterator[tuple[str, str, str]]:
+    """The Kafka relay, where settings name one; what counts is that its position moves, not that its process is there."""
+    if hub.settings.relay_brokers is None:
+        return
+    found = answers.status(hub)
+    relay, runs = found["relay"], {p["role"] for p in found["processes"]}
+    if relay is None:
+        yield "relay", "not there yet", "start the hub (`hub serve`); if it runs, look into hub-relay.log"
+        return
+    seen = f"to {relay['topic'] or 'no topic yet'}, at {relay['position']}, {relay['lag']} behind"
+    step = relay["trouble"] or ""
+    if not step and relay["lag_s"] > RELAY_LAG_S_MAX:
+        step = f"{relay['lag_s']:.0f} s behind: " + (
+            "look into hub-relay.log" if "hub-relay" in runs else "hub-relay does not run, start the hub (`hub serve`)"
+        )
+    yield "relay", seen, step
 
 
 def _views(hub: Hub) -> Iterator[tuple[str, str, str]]:
