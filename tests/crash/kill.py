@@ -40,6 +40,8 @@ def run(ground: Ground) -> Found:
         _kill(ground, traffic, slots, found)
         traffic.drain([traffic.start(slot) for slot in slots if slot != SLOTS[2]], found)
         traffic.judge(found)
+        if traffic.topic is not None:
+            found.exercised["published again"] = found.also["published again"]
     return found
 
 
@@ -49,7 +51,7 @@ def _kill(ground: Ground, traffic: Traffic, slots: Sequence[str], found: Found) 
     rngs = [ground.rng(slot) for slot in slots]
     running: list[tuple[Child, Death, float] | None] = [None] * len(slots)
     at: Counter[str] = Counter()
-    relays = ground.size(16, 600) if traffic.topic is not None else 0  # it connects anew for a second each time, and is to die often too
+    relays = ground.size(24, 600) if traffic.topic is not None else 0  # it connects anew for a second each time, and is to die often too
     while found.runs < total or relays > 0:
         now = time.monotonic()
         if traffic.topic is not None and found.runs >= (traffic.topic.kills + 1) * ground.size(75, 200):
