@@ -86,7 +86,7 @@ class Stops:
         memory, at, one = self._memory, 4 * slot, threading.Lock()
 
         def act(name: str) -> None:
-            if name in ("after acknowledgement", "view committed"):
+            if name in ("after acknowledgement", "view committed", "relay moved"):
                 memory[at + 3] = 1
             number = points.POINTS.index(name) + 1
             with one:
@@ -123,6 +123,12 @@ def run_follow(owner_url: str) -> None:
     """`hub-follow` with the tally beside its views, until SIGTERM."""
     worker.views = followed  # type: ignore[attr-defined, assignment]
     worker.run_follow(_hub(owner_url), _until_sigterm())
+
+
+def run_relay(owner_url: str, brokers: str, topic: str) -> None:
+    """`hub-relay`, until SIGTERM."""
+    settings = Settings(home=Path("/nonexistent"), relay_brokers=brokers, relay_topic=topic)
+    worker.run_relay(Hub(settings, Database(owner_url)), _until_sigterm())
 
 
 def run_shipped(role: str, owner_url: str, settings: Settings) -> None:

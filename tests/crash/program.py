@@ -67,7 +67,7 @@ class Program:
     def pids(self) -> dict[str, int]:
         """The processes of ours by role."""
         shown = json.loads((self.home / "run" / "processes.json").read_text())
-        return {p["role"]: p["pid"] for p in shown if p["role"] in ("supervisor", "hub-api", "hub-intake", "hub-follow")}
+        return {p["role"]: p["pid"] for p in shown if p["role"] in ("supervisor", "hub-api", "hub-intake", "hub-follow", "hub-relay")}
 
     def runs(self) -> bool:
         return self._child.poll() is None

@@ -187,10 +187,10 @@ def mqtt_broker(ground: Ground, topic: str, client_id: str) -> Iterator[broker.B
         child.wait(10)
 
 
-def make_topic(brokers: str, topic: str) -> None:
-    """Make a topic of one partition; in a process of its own, so that the client's threads are not in one that forks."""
+def make_topic(brokers: str, topic: str, partitions: int = 1) -> None:
+    """Make a topic; in a process of its own, so that the client's threads are not in one that forks."""
     from confluent_kafka.admin import AdminClient
     from confluent_kafka.cimpl import NewTopic
 
     admin = AdminClient({"bootstrap.servers": brokers})
-    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(20)
+    admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(20)

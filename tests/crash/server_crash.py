@@ -1,10 +1,12 @@
 """server-crash: PostgreSQL dies under the running hub.
 
-Promise: nothing acknowledged is lost, intake and followers come back by themselves, and readiness says what is so (P1, P2, P5).
+Promise: nothing acknowledged is lost, intake, followers and the relay come back by themselves, the topic that it publishes to lacks nothing, and
+    readiness says what is so (P1, P2, P5).
 Way: `hub serve`, the shipped program in its own processes, takes facts over HTTP and files from a watched folder, while its server is stopped
-    with `pg_ctl -m immediate` and kept down for a while, or one of the hub's backends is killed by SIGKILL, which makes the server recover.
+    with `pg_ctl -m immediate` and kept down for a while, or one of the hub's backends is killed by SIGKILL, which makes the server recover;
+    now and then the broker that the relay publishes to (a real Apache Kafka) gets SIGKILL at the same time.
 Oracle: the sources' own records against the events in the database by SQL; `/health/ready` asked while the server is down and after; the
-    hub's processes are the same ones at the end.
+    hub's processes are the same ones at the end; the topic, read by a plain consumer, against the log, read by SQL.
 """
 
 import os
@@ -21,6 +23,7 @@ from tests.crash.ground import Access, Ground, Server, Trial
 from tests.crash.program import Program
 from tests.crash.report import Found
 from tests.crash.roads import Counts, drop, post
+from tests.crash.topic import NAME, Topic, topic
 
 HTTP_SOURCES = 2
 BACK_S = 30.0  # by then the hub must be ready again and every view at the head as of the restart
@@ -36,7 +39,9 @@ def run(ground: Ground) -> Found:
     try:
         server.start()
         access, inbox = Access(server.url("trial")), ground.folder / "inbox"
-        hub = Program(ground, ground.folder / "home", {"HUB_DATABASE_URL": access.owner, "HUB_WATCH": str(inbox)}).started()
+        relayed = topic(ground, found)
+        more = {"HUB_RELAY": relayed.brokers, "HUB_RELAY_TOPIC": NAME} if relayed is not None else {}
+        hub = Program(ground, ground.folder / "home", {"HUB_DATABASE_URL": access.owner, "HUB_WATCH": str(inbox), **more}).started()
         before = hub.pids()
         counts = [Counts() for _ in range(HTTP_SOURCES + 1)]
         records = [ground.folder / f"record-{n}.json" for n in range(HTTP_SOURCES + 1)]
@@ -46,11 +51,14 @@ def run(ground: Ground) -> Found:
             for n in range(HTTP_SOURCES)
         ]
         sources.append(ground.fork("folder", drop, bodies[-1], inbox, counts[-1], records[-1], 0.02, hub=False))
-        _crash(ground, server, access, hub, counts, found)
+        _crash(ground, server, access, hub, relayed, counts, found)
         for source in sources:
             source.send(signal.SIGTERM)
         found.wrong["sources not drained"] = sum(not s.wait(60) or s.code != 0 for s in sources)
         found.wrong["views not at the head"] = int(not _followed(access, access.head()))
+        if relayed is not None:
+            found.wrong["relay behind"] = int(not relayed.published(access, 60))
+            relayed.judge(access, found)
         found.also["processes of the hub that were started again"] = len(before.items() - hub.pids().items())
         hub.stop(found)
         judge_roads(ground, access, records, found)
@@ -62,7 +70,7 @@ def run(ground: Ground) -> Found:
     return found
 
 
-def _crash(ground: Ground, server: Server, access: Access, hub: Program, counts: list[Counts], found: Found) -> None:
+def _crash(ground: Ground, server: Server, access: Access, hub: Program, relayed: Topic | None, counts: list[Counts], found: Found) -> None:
     """Crash the server again and again; each time let the hub come back first."""
     assert found.exercised is not None
     rng, waits = ground.rng("crashes"), []
@@ -72,6 +80,8 @@ def _crash(ground: Ground, server: Server, access: Access, hub: Program, counts:
         time.sleep(rng.uniform(0, 0.2))
         stop, down = found.runs % 3 != 2, rng.uniform(0.3, 1.2)  # every third is a backend
         found.in_flight = (found.in_flight or 0) + sum(c.open for c in counts)
+        if relayed is not None and found.runs % 3 != 0:
+            relayed.kill()
         if stop:
             server.crash()
             found.exercised["server stopped"] += 1

@@ -1,13 +1,29 @@
-"""The oracle of the Kafka relay: a topic read by a plain consumer, against the log read by plain SQL. Nothing of the relay's own is used."""
+"""The Kafka relay in trials: a real broker that the trial may kill, and the oracle.
 
+The oracle is the topic read by a plain consumer against the log read by plain SQL. Nothing of the relay's own is used.
+"""
+
+import json
+import os
+import signal
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import psycopg
 from confluent_kafka import Consumer, TopicPartition
 
+from hub.app.servers import kafka, process
+from tests.crash.ground import Access, Child, Ground, Missing
+from tests.crash.report import Found
+from tests.crash.roads import make_topic
+
 WAIT_S = 30.0
+NAME = "trial.log"
+PARTITIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +112,88 @@ def account(log: Iterable[tuple[int, str, str, int, str, bytes]], published: Seq
             found.turns += place[position] <= at
             at = place[position]
     return found
+
+
+class Topic:
+    """A topic of a broker of its own, kept by a process of its own, which kills the broker and starts it again when it is asked to."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground, self._folder = ground, ground.folder / "relayed"
+        self._folder.mkdir()
+        self.kills = 0
+        self._keeper: Child = ground.fork("broker", _keep, self._folder, hub=False)
+        if not process.wait_until(lambda: self._starts() == 1 or self._keeper.ended(), 90) or self._keeper.ended():
+            raise AssertionError(f"the broker did not start: {process.tail(ground.log)}")
+        self.brokers = (self._folder / "brokers").read_text()
+
+    def kill(self) -> bool:
+        """SIGKILL to the broker, which comes back after a while; False where it is not back from the last time."""
+        if self._starts() <= self.kills:
+            return False
+        self.kills += 1
+        self._keeper.send(signal.SIGUSR1)
+        return True
+
+    def published(self, access: Access, seconds: float) -> bool:
+        """Whether the relay's position comes to the head of the log as of now."""
+
+        def there() -> bool:
+            try:
+                return bool(access.ask("select position from relay.position")[0][0] >= head)
+            except (psycopg.OperationalError, psycopg.errors.UndefinedTable):
+                return False
+
+        head = access.head()
+        return process.wait_until(there, seconds, every=0.05)
+
+    def judge(self, access: Access, found: Found) -> None:
+        """The whole topic against the whole log."""
+        process.wait_until(lambda: self._starts() > self.kills, 60)
+        out = self._ground.folder / "account.json"
+        reader = self._ground.fork("reader", _account, access, self.brokers, out, hub=False)  # so that its client's threads are not in ours
+        if not reader.wait(120) or reader.code != 0:
+            raise AssertionError(f"the topic was not read: {process.tail(self._ground.log)}")
+        seen = Account(**json.loads(out.read_text()))
+        found.lost += seen.lost
+        found.skipped += seen.left_out
+        found.misordered += seen.misordered
+        found.wrong["published otherwise than stored"] = seen.different
+        found.wrong["broker did not come back"] = int(self._starts() <= self.kills)
+        found.also["published again"] = seen.again
+        assert found.exercised is not None
+        found.exercised["broker killed"] = self.kills
+
+    def _starts(self) -> int:
+        try:
+            return int((self._folder / "starts").read_text() or 0)
+        except FileNotFoundError:
+            return 0
+
+
+def topic(ground: Ground, found: Found) -> Topic | None:
+    """A topic to relay to; None, with the reason in the row, where there is no Kafka to be had. In CI there is."""
+    if reason := kafka.available():
+        if os.environ.get("HUB_CI") == "1":
+            raise Missing(reason)
+        found.also["relay not tried"] = reason
+        return None
+    return Topic(ground)
+
+
+def _keep(folder: Path) -> None:
+    """Run the broker; each SIGUSR1 kills it and, a while later, starts it again. It dies with us."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    broker = kafka.Kafka(folder / "kafka").start()
+    make_topic(broker.brokers, NAME, PARTITIONS)
+    (folder / "brokers").write_text(broker.brokers)
+    for starts in range(1, 1_000_000):
+        (folder / "starts").write_text(str(starts))
+        signal.sigwait([signal.SIGUSR1])
+        broker.kill()
+        time.sleep(0.3 * (starts % 4))
+        broker.start()
+
+
+def _account(access: Access, brokers: str, out: Path) -> None:
+    rows = access.ask("select position, key::text, stream, version, type, data from log.event order by position")
+    out.write_text(json.dumps(asdict(account(rows, read_topic(brokers, NAME)))))

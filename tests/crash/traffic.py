@@ -9,9 +9,10 @@ from hub.app.servers import process
 from tests.crash.counted import judge, judge_views, stored
 from tests.crash.deliveries import delivery, kind
 from tests.crash.ground import Access, Child, Ground
-from tests.crash.hubs import followed_to, run_follow, run_intake
+from tests.crash.hubs import followed_to, run_follow, run_intake, run_relay
 from tests.crash.report import Found
 from tests.crash.sources import Record, run_source
+from tests.crash.topic import NAME, Topic
 
 SOURCES = 3
 PER_SECOND = 150.0  # new deliveries a second of one source: enough that there is always work, and a whole run stays below a million facts
@@ -20,8 +21,8 @@ PER_SECOND = 150.0  # new deliveries a second of one source: enough that there i
 class Traffic:
     """Sources that send on until `drain`, and processes of the hub that take from them and follow."""
 
-    def __init__(self, ground: Ground, access: Access) -> None:
-        self.ground, self.access = ground, access
+    def __init__(self, ground: Ground, access: Access, topic: Topic | None = None) -> None:
+        self.ground, self.access, self.topic = ground, access, topic
         self.places = [ground.folder / f"source-{n}" for n in range(SOURCES)]
         self._records = [ground.folder / f"record-{n}.json" for n in range(SOURCES)]
         self._sources = [
@@ -30,12 +31,14 @@ class Traffic:
         ]
 
     def start(self, slot: str, first: Callable[[], None] = lambda: None) -> Child:
-        """A process of the hub: `intake…` or `follow…`; `first` is called in it before it begins."""
+        """A process of the hub: `intake…`, `follow…` or `relay`; `first` is called in it before it begins."""
 
         def work() -> None:
             first()
             if slot.startswith("intake"):
                 run_intake(self.access.owner, self.places)
+            elif self.topic is not None and slot == "relay":
+                run_relay(self.access.owner, self.topic.brokers, NAME)
             else:
                 run_follow(self.access.owner)
 
@@ -49,6 +52,8 @@ class Traffic:
         drained = all(source.wait(until - time.monotonic()) and source.code == 0 for source in self._sources)
         found.wrong["sources not drained"] = int(not drained)
         process.wait_until(lambda: followed_to(self.access, self.access.head()), 30 if self.ground.complete else 8, every=0.05)
+        if self.topic is not None:
+            found.wrong["relay behind"] = int(not self.topic.published(self.access, 60))
         for child in hub:
             child.send(signal.SIGTERM)
         found.wrong["not ended by SIGTERM"] = sum(not child.wait(10) for child in hub) if self.ground.complete else 0
@@ -80,6 +85,8 @@ class Traffic:
         ground.history.calls("sources", calls)
         ground.history.log(log.log)
         self._judge_tally(log.head, found)
+        if self.topic is not None:
+            self.topic.judge(self.access, found)
         if ground.complete:
             judge_views(found, self.access, print)
 
