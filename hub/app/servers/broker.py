@@ -34,12 +34,16 @@ _CONNECT = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x0a\x00\x00"  # 3.1.1, clean sessi
 _CONNACK = b"\x20\x02\x00\x00"
 _DISCONNECT = b"\xe0\x00"
 
+WRITE_DEADLINE_S = 120
+"""A hub that reads nothing for so long because its log takes nothing is cut off; what was under way then comes again in another order."""
+
 _CONFIG = """\
 # Written by the hub at every start; changes are lost.
 server_name: {server_name}
 host: "{host}"
 port: -1
 max_payload: 1MB
+write_deadline: "{write_deadline}s"
 jetstream {{
   store_dir: {store_dir}
   sync_interval: always
@@ -76,6 +80,7 @@ class Broker:
             store_dir=json.dumps(str(store)),
             store_bytes=STORE_BYTES_MAX,
             ack_wait=ACK_WAIT_S,
+            write_deadline=WRITE_DEADLINE_S,
             ack_pending=ACK_PENDING_MAX,
         )
         write_atomically(self.config, text)
