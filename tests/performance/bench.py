@@ -14,7 +14,7 @@ import psycopg
 
 from hub.app.servers.postgres import database
 from hub.app.settings import Settings
-from tests.performance import append, growth, intake, report, trace
+from tests.performance import append, growth, intake, kafka, report, trace
 
 SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers", "max_wal_size", "jit")
 
@@ -32,7 +32,11 @@ def main() -> int:
         with contextlib.ExitStack() as kept:
             appends, traces = append.Bench(running.owner_url, small), trace.Bench(running.owner_url, small, kept)
             for rows in itertools.chain(
-                append.rows(appends, only), intake.rows(appends, only), growth.rows(appends, only), trace.rows(traces, only)
+                append.rows(appends, only),
+                intake.rows(appends, only),
+                kafka.rows(appends, only, kept),
+                growth.rows(appends, only),
+                trace.rows(traces, only),
             ):
                 found += rows
                 for row in rows:
