@@ -42,13 +42,14 @@ SETTINGS = f"Apache Kafka {kafka.VERSION}, one node, {PARTITIONS} partitions, ea
 def rows(bench: append.Bench, only: str, kept: contextlib.ExitStack) -> Iterator[list[Row]]:
     """The rows of this file whose name begins with `only`."""
     names = [name for name in ("kafka-in", "kafka-out") if name.startswith(only)]
-    if names and (reason := kafka.available()):
+    if not names:
+        return
+    if reason := kafka.available():
         if os.environ.get("HUB_CI") == "1":
             raise RuntimeError(f"Kafka: {reason}")
         print(f"{' and '.join(names)}: not measured, {reason}", flush=True)
         return
-    if names:
-        b = Bench(bench, kept.enter_context(kafka.Kafka(Path(kept.enter_context(tempfile.TemporaryDirectory())) / "kafka")).brokers)
+    b = Bench(bench, kept.enter_context(kafka.Kafka(Path(kept.enter_context(tempfile.TemporaryDirectory())) / "kafka")).brokers)
     if "kafka-in" in names:
         topic, relayed = b.filled_topic(), Against("consume and decode JSON", ">=", 0.15)
         yield measure("kafka-in", "facts/s", lambda: b.taken_in(topic), {relayed: lambda: b.consumed(topic)}, bench.rounds, SETTINGS)
