@@ -15,6 +15,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -399,11 +400,13 @@ class _Session:
 
 
 def messages() -> Callable[[tuple[Any, ...]], tuple[bytes, bytes, Headers]]:
-    """A function from a row of the log (the key and `COLUMNS`) to the key, value and headers of its message."""
+    """A function from a row of the log (the key as text and `COLUMNS`) to the key, value and headers of its message."""
     known: dict[bytes, Headers] = {}
     sources: dict[str, str] = {}
+    last, last_text = datetime.min.replace(tzinfo=UTC), ""  # of the recorded times: those of one append are equal
 
     def message(row: tuple[Any, ...]) -> tuple[bytes, bytes, Headers]:
+        nonlocal last, last_text
         id_, position, stream, version, type_, schema, source, key, occurred, effective, recorded, meta, data = row
         meta = bytes(meta)
         said = known.get(meta)
@@ -416,6 +419,8 @@ def messages() -> Callable[[tuple[Any, ...]], tuple[bytes, bytes, Headers]]:
             if len(sources) >= _META_MAX:
                 sources.clear()
             uri = sources[source] = quote(source, safe=_URI)
+        if recorded != last:
+            last, last_text = recorded, time_text(recorded)
         at = time_text(occurred)
         return (
             stream.encode(),
@@ -423,7 +428,7 @@ def messages() -> Callable[[tuple[Any, ...]], tuple[bytes, bytes, Headers]]:
             [
                 ("content-type", "application/octet-stream" if stream.startswith(AGGREGATE) else "application/json"),
                 ("ce_specversion", "1.0"),
-                ("ce_id", str(id_)),
+                ("ce_id", id_),
                 ("ce_source", uri),
                 ("ce_type", type_),
                 ("ce_subject", stream),
@@ -433,7 +438,7 @@ def messages() -> Callable[[tuple[Any, ...]], tuple[bytes, bytes, Headers]]:
                 ("ce_schemaversion", str(schema)),
                 ("ce_businesskey", key),
                 ("ce_effectiveat", at if effective == occurred else time_text(effective)),
-                ("ce_recordedat", time_text(recorded)),
+                ("ce_recordedat", last_text),
                 *said,
             ],
         )

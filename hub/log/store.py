@@ -376,6 +376,6 @@ def read(
 
 
 def read_rows(cursor: psycopg.Cursor[tuple[Any, ...]], after: int, limit: int) -> list[tuple[Any, ...]]:
-    """At most `limit` facts after a position as they are stored, nothing decoded: the key, then `COLUMNS`."""
-    query = f"select key, {COLUMNS} from log.event where position > %s order by position limit %s"  # noqa: S608 - constants
+    """At most `limit` facts after a position as they are stored, nothing decoded: the key as text, then `COLUMNS`."""
+    query = f"select key::text, {COLUMNS} from log.event where position > %s order by position limit %s"  # noqa: S608 - constants
     return cursor.execute(query, [after, limit], binary=True).fetchall()

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from eventsourcing.persistence import StoredEvent
 
-from adapters.kafka_relay import Relay, restart
+from adapters.kafka_relay import Relay, _Session, restart
 from events.base import Envelope, Fact
 from events.errors import Corrupt, Refused, Unavailable
 from hub import limits, points
@@ -356,6 +357,13 @@ def test_a_fact_is_left_out_only_by_a_person(stand: Stand) -> None:
 
 def test_a_message_that_the_broker_refuses_lets_none_of_its_stream_pass(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "RELAY_BATCH_BYTES", 5_000)  # so that it goes alone, and others behind it
+    poll = _Session.poll
+
+    def late(self: _Session, wait_s: float) -> None:
+        time.sleep(0.5)  # the client has time to go on by itself
+        poll(self, wait_s)
+
+    monkeypatch.setattr(_Session, "poll", late)
     stand.fill(7)
     stand.publish()
     stand.set("max.message.bytes", "20000")  # which the relay, being connected, does not know

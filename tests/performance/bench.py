@@ -14,7 +14,7 @@ import psycopg
 
 from hub.app.servers.postgres import database
 from hub.app.settings import Settings
-from tests.performance import append, growth, intake, report, trace, views
+from tests.performance import append, growth, intake, kafka, report, trace, views
 
 SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers", "max_wal_size", "jit")
 
@@ -36,6 +36,7 @@ def main() -> int:
                 intake.rows(appends, only),
                 growth.rows(appends, only),
                 views.rows(followed, only),
+                kafka.rows(appends, only, kept),
                 trace.rows(traces, only),
             ):
                 found += rows

@@ -35,9 +35,9 @@ def rows(bench: append.Bench, only: str = "") -> Iterator[list[Row]]:
 
 def posted(bench: append.Bench, size: int) -> Sample:
     """So many facts a request; all must be accepted, and in the log when the last answer is there."""
-    bodies = [canonical.dumps([_row(one) for one in part]) for part in append.batches(bench.facts, size)]
+    bodies = [canonical.dumps([posted_row(one) for one in part]) for part in append.batches(bench.facts, size)]
     with bench.log_url() as url, _api(url) as port:
-        _post(port, [canonical.dumps([_row(one) for one in append.facts(10, 99)])])
+        _post(port, [canonical.dumps([posted_row(one) for one in append.facts(10, 99)])])
         took = append.together([(_clients, (port, bodies))])
         with psycopg.connect(url) as connection:
             (count,) = connection.execute("select max(position) from log.event").fetchone() or (0,)
@@ -45,7 +45,8 @@ def posted(bench: append.Bench, size: int) -> Sample:
     return Sample(len(bench.facts) / took)
 
 
-def _row(one: Fact) -> dict[str, Any]:
+def posted_row(one: Fact) -> dict[str, Any]:
+    """A fact as a source sends it."""
     e = one.envelope
     return {
         "type": one.event.type, "source": e.source, "key": e.key, "occurred_at": e.occurred_at, "effective_at": e.effective_at, "data": one.event.data(),
