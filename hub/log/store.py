@@ -132,13 +132,17 @@ class Log:
         Not flushed by itself: the append that follows flushes everything before it, or else `flush`, and nothing is acknowledged sooner.
         """
 
+        if not deliveries:
+            return
+
         def work(cursor: psycopg.Cursor[tuple[Any, ...]]) -> None:
             cursor.execute("set local synchronous_commit = off")
-            for delivery in sorted(deliveries):  # one order of keys everywhere: two processes that keep the same files do not deadlock
-                cursor.execute(  # not executemany: its pipeline hangs on large messages over a unix socket (psycopg 3.3)
-                    "insert into log.delivery (sha256, body, transport, headers, received_at) values (%b, %b, %s, %b, %s) on conflict do nothing",
-                    delivery,
-                )
+            columns = zip(*sorted(deliveries), strict=True)  # one order of keys everywhere: who keep the same files at once do not deadlock
+            cursor.execute(  # not executemany: its pipeline hangs on large messages over a unix socket (psycopg 3.3)
+                """insert into log.delivery (sha256, body, transport, headers, received_at)
+                   select * from unnest(%b::bytea[], %b::bytea[], %s::text[], %b::bytea[], %s::timestamptz[]) on conflict do nothing""",
+                [list(column) for column in columns],
+            )
 
         self._run(work)
 
