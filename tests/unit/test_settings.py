@@ -34,7 +34,7 @@ def test_nothing_set_gives_a_private_hub_on_loopback(tmp_path: Path) -> None:
 def test_the_hub_does_not_take_in_its_own_log(tmp_path: Path) -> None:
     assert load(tmp_path, HUB_RELAY="k:1").relay_topic == "millwright.log"
     assert load(tmp_path, HUB_RELAY="k:1", HUB_RELAY_TOPIC="a").relay_brokers == "k:1"
-    with pytest.raises(ConfigError, match="HUB_RELAY_TOPIC: the hub takes in what comes on a, .*: name another topic"):
+    with pytest.raises(ConfigError, match=r"HUB_RELAY_TOPIC: the hub takes in what comes on a, .*: name another topic"):
         load(tmp_path, HUB_RELAY="k:1", HUB_RELAY_TOPIC="a", HUB_KAFKA="k:1", HUB_KAFKA_TOPICS="b,a")
     with pytest.raises(ConfigError, match="HUB_RELAY: 'k' is not HOST:PORT"):
         load(tmp_path, HUB_RELAY="k")
