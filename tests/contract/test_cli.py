@@ -115,6 +115,9 @@ MISUSED: list[tuple[list[str | bytes], list[str]]] = [
     (["replay", "rebuild"], ["name the views", "--all"]),
     (["replay", "rebuild", "nosuch"], ["nosuch", "the views are", "stock"]),
     (["replay", "verify", "nosuch"], ["nosuch", "the views are"]),
+    (["relay", "restart"], ["--from", "hub relay restart --help"]),
+    (["relay", "restart", "--from", "0"], ["--from", "hub relay restart --help"]),
+    (["relay", "restart", "--from", "9"], ["the log has no fact at position 8", "one more than the head"]),
 ]
 
 
@@ -123,7 +126,7 @@ def test_misuse_is_exit_2_and_one_line(tmp_path: Path, words: list[str | bytes],
     hub(tmp_path / "home", *words, "--json").refused(2, *said)
 
 
-@pytest.mark.parametrize("words", [(), ("events",), ("quarantine",), ("replay",)])
+@pytest.mark.parametrize("words", [(), ("events",), ("quarantine",), ("replay",), ("relay",)])
 def test_a_group_without_a_command_shows_its_help(tmp_path: Path, words: tuple[str, ...]) -> None:
     found = hub(tmp_path, *words)
     assert (found.code, found.out) == (2, "")
@@ -264,6 +267,15 @@ def test_a_conflict_names_the_bytes_that_were_refused(home: Path, tmp_path: Path
     digest = hashlib.sha256(other.read_bytes()).hexdigest()
     conflicts = {e["business_key"]: e["sha256"] for e in hub(home, "exceptions", "--json").rows if e["kind"] == "content_conflict"}
     assert conflicts["R2"] == digest
+
+
+def test_the_relay_is_told_where_to_go_on(home: Path) -> None:
+    assert json.loads(hub(home, "status", "--json").out)["relay"] is None
+    assert json.loads(hub(home, "relay", "restart", "--from", "3", "--json").out) == {"from": 3, "before": 0}
+    found = json.loads(hub(home, "status", "--json").out)
+    assert found["relay"]["position"] == 2
+    assert found["relay"]["lag"] == found["head"] - 2
+    assert "relay to no topic yet: at 2" in hub(home, "status").out
 
 
 def test_what_is_unknown_or_ambiguous_is_exit_1(home: Path) -> None:

@@ -31,6 +31,15 @@ def test_nothing_set_gives_a_private_hub_on_loopback(tmp_path: Path) -> None:
     assert not (tmp_path / ".hub").exists()
 
 
+def test_the_hub_does_not_take_in_its_own_log(tmp_path: Path) -> None:
+    assert load(tmp_path, HUB_RELAY="k:1").relay_topic == "millwright.log"
+    assert load(tmp_path, HUB_RELAY="k:1", HUB_RELAY_TOPIC="a").relay_brokers == "k:1"
+    with pytest.raises(ConfigError, match=r"HUB_RELAY_TOPIC: the hub takes in what comes on a, .*: name another topic"):
+        load(tmp_path, HUB_RELAY="k:1", HUB_RELAY_TOPIC="a", HUB_KAFKA="k:1", HUB_KAFKA_TOPICS="b,a")
+    with pytest.raises(ConfigError, match="HUB_RELAY: 'k' is not HOST:PORT"):
+        load(tmp_path, HUB_RELAY="k")
+
+
 def test_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
     toml = """
         [api]
@@ -40,6 +49,9 @@ def test_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
         topics = ["a/#", "b/#"]
         [kafka]
         brokers = ["k1:9092", "k2:9092"]
+        [relay]
+        brokers = ["r1:9092"]
+        topic = "plant.log"
         [watch]
         folder = "in"
         [partners."x12:ZZ:ACME"]
@@ -51,6 +63,7 @@ def test_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
     assert settings.mqtt_url == "mqtt://plant:1883"
     assert settings.mqtt_topics == ("a/#", "b/#")
     assert settings.kafka_brokers == "k1:9092,k2:9092"
+    assert (settings.relay_brokers, settings.relay_topic) == ("r1:9092", "plant.log")
     assert settings.watch == tmp_path / "in"
     assert str(settings.partners["x12:ZZ:ACME"].tzinfo) == "Europe/Berlin"
     assert settings.partners["x12:ZZ:ACME"].units == {"BX": "CS"}
