@@ -28,7 +28,7 @@ from events.canonical import time_text
 from events.errors import Corrupt, HubError, Refused, Unavailable
 from hub import limits
 from hub.log.codec import AGGREGATE
-from hub.log.follow import POSITION, RELAY, Cursor, Following, check_whole, enter
+from hub.log.follow import RELAY, Cursor, Following, check_whole, enter, make
 from hub.points import reach
 
 _OWN = {"correlation": "correlationid", "causation": "causationid"}  # what intake calls them when it reads CloudEvents
@@ -251,15 +251,8 @@ def _ensure_tables(cursor: Cursor) -> None:
     cursor.execute("select pg_advisory_xact_lock(hashtext(%s))", [RELAY])
     if cursor.execute("select to_regclass(%s)", [f"{RELAY}.position"]).fetchone() != (None,):
         return
-    cursor.execute(f"create schema if not exists {RELAY}")
-    enter(cursor, RELAY)
-    cursor.execute(POSITION)
-    cursor.execute("create table trouble (reason text not null, since timestamptz not null default now())")
-    cursor.execute(
-        "insert into position (position, shape) values (0, '')"
-    )  # from the first fact: a topic that lacks some looks whole to who reads it
-    cursor.execute(f"grant usage on schema {RELAY} to hub_read, hub_door")
-    cursor.execute(f"grant select on all tables in schema {RELAY} to hub_read, hub_door")
+    # from the first fact: a topic that lacks some looks whole to who reads it
+    make(cursor, RELAY, "create table trouble (reason text not null, since timestamptz not null default now())", "")
 
 
 def restart(cursor: Cursor, first: int) -> int:

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
 def run_follow(hub: Hub, stop: threading.Event) -> None:
     """A follower a view; one that fails is tried again for ever, visibly, and holds up no other."""
     followers = [Follower(hub.follow_url, view) for view in views()]
-    _run_all([_guarded(f"view {f.view.name}", lambda f=f: f.run(stop, report), stop) for f in followers], stop)  # type: ignore[misc]
+    _run_all([_guarded(f.what, lambda f=f: f.run(stop, report), stop) for f in followers], stop)  # type: ignore[misc]
 
 
 def run_intake(hub: Hub, stop: threading.Event) -> None:
@@ -66,7 +66,7 @@ def run_intake(hub: Hub, stop: threading.Event) -> None:
     _log.info("intake from %s", ", ".join(a.name for a in found) or "nothing: set HUB_MQTT_URL, HUB_WATCH or HUB_KAFKA")
     with GroupLog(Log(hub.door_url)) as log:  # what comes by several roads at once shares one flush
         loops = [Loop(adapter, hub.intake(log), report) for adapter in found]
-        _run_all([_guarded(loop.adapter.name, lambda loop=loop: loop.run(stop), stop) for loop in loops], stop)  # type: ignore[misc]
+        _run_all([_guarded(loop.adapter.name, lambda loop=loop: loop.run(stop), stop, loop.name) for loop in loops], stop)  # type: ignore[misc]
 
 
 def run_relay(hub: Hub, stop: threading.Event) -> None:
@@ -76,7 +76,7 @@ def run_relay(hub: Hub, stop: threading.Event) -> None:
     if hub.settings.relay_brokers is None:
         raise ConfigError("there is nothing to publish to: set HUB_RELAY to the brokers of a Kafka cluster")
     relay = Relay(hub.follow_url, hub.settings.relay_brokers, hub.settings.relay_topic)
-    _run_all([_guarded("the Kafka relay", lambda: relay.run(stop, report), stop)], stop)
+    _run_all([_guarded(relay.what, lambda: relay.run(stop, report), stop)], stop)
 
 
 def run_api(hub: Hub, stop: threading.Event) -> None:
@@ -105,7 +105,7 @@ def run_api(hub: Hub, stop: threading.Event) -> None:
         stop.wait()
         server.should_exit = True
 
-    _run_all([_guarded("http", lambda: loop.run(stop), stop), serve, watch], stop)
+    _run_all([_guarded(loop.adapter.name, lambda: loop.run(stop), stop, loop.name), serve, watch], stop)
 
 
 def adapters_of(settings: Settings) -> list[Adapter]:
@@ -138,9 +138,8 @@ def adapters_of(settings: Settings) -> list[Adapter]:
     return found
 
 
-def _guarded(name: str, work: Callable[[], None], stop: threading.Event) -> Callable[[], None]:
-    """A loop that never dies silently: whatever ends it is told, and it starts again after a pause."""
-    loop = name if name.startswith("view ") else f"intake {name.partition(' ')[0]}"
+def _guarded(name: str, work: Callable[[], None], stop: threading.Event, loop: str = "") -> Callable[[], None]:
+    """A loop that never dies silently: whatever ends it is told, and it starts again after a pause. `loop`: its name in numbers, if another."""
 
     def run() -> None:
         while not stop.is_set():
@@ -151,9 +150,9 @@ def _guarded(name: str, work: Callable[[], None], stop: threading.Event) -> Call
                 report(f"{name} waits {limits.RETRY_MAX_S:.0f} s: {error}")
             except Exception:  # noqa: BLE001 - the outermost net of a loop: told with its trace, then tried again
                 _log.exception("%s failed and is started again in %.0f s", name, limits.RETRY_MAX_S)
-            telemetry.backs_off(loop, limits.RETRY_MAX_S)
+            telemetry.backs_off(loop or name, limits.RETRY_MAX_S)
             stop.wait(limits.RETRY_MAX_S)
-            telemetry.backs_off(loop, 0)
+            telemetry.backs_off(loop or name, 0)
 
     return run
 

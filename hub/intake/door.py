@@ -215,7 +215,7 @@ class Loop:
         self._intake = intake
         self._report = report
         self._kind = adapter.name.partition(" ")[0]  # in numbers, without the address
-        self._loop = f"intake {self._kind}"
+        self.name = f"intake {self._kind}"  # the same
         telemetry.CONNECTED.labels(self._kind).set(0)
         self._open = False
         self.trouble = ""  # why the log does not take the batch at hand
@@ -230,7 +230,7 @@ class Loop:
                 self.adapter.open()
                 self._open = True
                 telemetry.CONNECTED.labels(self._kind).set(1)
-                telemetry.backs_off(self._loop, 0)
+                telemetry.backs_off(self.name, 0)
             deliveries = self.adapter.receive(limits.INTAKE_BATCH_MAX, wait_s)
             if not deliveries:
                 return 0
@@ -249,7 +249,7 @@ class Loop:
         except Unavailable as error:
             self._report(f"{self.adapter.name}: {error}")
             self._close()
-            telemetry.backs_off(self._loop, limits.RETRY_FIRST_S * 10)
+            telemetry.backs_off(self.name, limits.RETRY_FIRST_S * 10)
             stop.wait(limits.RETRY_FIRST_S * 10)
             return 0
         except BaseException:
@@ -274,14 +274,14 @@ class Loop:
             except Unavailable as error:
                 self.trouble = str(error)
                 self._report(f"{self.adapter.name}: {len(deliveries)} deliveries wait {wait_s:.1f} s: {error}")
-                telemetry.backs_off(self._loop, wait_s)
+                telemetry.backs_off(self.name, wait_s)
                 if stop.wait(wait_s):
                     return None
                 wait_s = min(wait_s * 2, limits.RETRY_MAX_S)
             else:
                 self.trouble = ""
                 if wait_s > limits.RETRY_FIRST_S:
-                    telemetry.backs_off(self._loop, 0)
+                    telemetry.backs_off(self.name, 0)
                 return outcomes
 
     def _close(self) -> None:

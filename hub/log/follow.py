@@ -9,6 +9,7 @@ keeps its position in the same way, but what it writes is elsewhere, so its posi
 import hashlib
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -95,7 +96,7 @@ class Tables:
         return self.cursor.execute(query, [to, last]).rowcount == 1
 
 
-class Following:
+class Following(ABC):
     """Somebody whose position in the log is kept in a schema: one connection, and the loop of the program."""
 
     _tables: type[Tables] = Tables
@@ -108,13 +109,13 @@ class Following:
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._listens = False
 
+    @abstractmethod
     def ensure(self) -> None:
         """Make what is missing in the schema."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self) -> int:
         """Do what is due for the next facts; 0 when nothing was. Raises `Unavailable`, `Corrupt`."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Give the connection back; the next step opens another."""
@@ -240,11 +241,17 @@ def ensure(cursor: Cursor, view: View, schema: str) -> None:
         if (shape(view),) in shapes:
             return
     cursor.execute(sql.SQL("drop schema if exists {} cascade").format(name))
-    cursor.execute(sql.SQL("create schema {}").format(name))
+    make(cursor, schema, view.ddl, shape(view))
+
+
+def make(cursor: Cursor, schema: str, ddl: str, shape: str) -> None:
+    """Create the tables of who follows the log, at position 0, in a schema that readers of the hub may select from."""
+    name = sql.Identifier(schema)
+    cursor.execute(sql.SQL("create schema if not exists {}").format(name))
     enter(cursor, schema)
-    cursor.execute(view.ddl.encode())
+    cursor.execute(ddl.encode())
     cursor.execute(POSITION)
-    cursor.execute("insert into position (position, shape) values (0, %s)", [shape(view)])
+    cursor.execute("insert into position (position, shape) values (0, %s)", [shape])
     cursor.execute(sql.SQL("grant usage on schema {} to hub_read, hub_door").format(name))
     cursor.execute(sql.SQL("grant select on all tables in schema {} to hub_read, hub_door").format(name))
 

@@ -484,7 +484,7 @@ def test_status_and_doctor_tell_position_lag_and_trouble(stand: Stand, tmp_path:
     hub = Hub(settings, Database(stand.owner))
 
     def doctor() -> tuple[str, str]:
-        ((_, seen, step),) = checked(hub)
+        ((_, seen, step),) = checked(hub, answers.status(hub))
         return seen, step
 
     try:
@@ -514,8 +514,8 @@ def test_a_relay_that_does_not_run_is_wrong_when_it_is_late(stand: Stand, tmp_pa
     hub = Hub(Settings(home=tmp_path, relay_brokers=stand.kafka.brokers, relay_topic=stand.topic), Database(stand.owner))
     stand.publish()
     stand.fill(1)
-    monkeypatch.setattr("hub.app.cli.health.RELAY_LAG_S_MAX", 0.0)
-    ((_, _, step),) = checked(hub)
+    monkeypatch.setattr(limits, "READY_LAG_S", 0.0)
+    ((_, _, step),) = checked(hub, answers.status(hub))
     assert "hub-relay does not run, start the hub" in step
 
 

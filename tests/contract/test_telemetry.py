@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -20,13 +21,17 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hub.app import metrics, tracing
+from events.errors import Unavailable
+from hub import telemetry
+from hub.app import metrics, tracing, worker
 from hub.app.home import Home
 from hub.app.servers import process
 from hub.app.servers.process import free_port
-from hub.app.settings import ConfigError
+from hub.app.settings import ConfigError, Settings
 from hub.app.supervisor import read_processes
 from hub.app.wiring import views
+from hub.intake.door import Loop
+from hub.log.follow import Follower, Following
 from hub.log.migrate import migrate
 from hub.log.store import Accepted, Duplicate, Log
 from replay.rebuild import rebuild
@@ -316,3 +321,30 @@ def test_without_a_collector_there_is_none_and_nothing_is_imported() -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_each_loop_waits_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, waiting = threading.Event(), []
+
+    def fails() -> None:
+        stop.set()
+        raise Unavailable("nothing is there")
+
+    def run_all(works: list[Callable[[], None]], _: threading.Event) -> None:
+        for work in works:
+            stop.clear()
+            work()
+
+    monkeypatch.setattr(worker, "_run_all", run_all)
+    monkeypatch.setattr(telemetry, "backs_off", lambda loop, seconds: waiting.append(loop) if seconds else None)
+    for kind in (Following, Follower, Loop):
+        monkeypatch.setattr(kind, "run", lambda self, *_: fails())
+    hub: Any = SimpleNamespace(
+        settings=Settings(home=Path(), relay_brokers="k:1", kafka_brokers="k:1", watch=Path()),
+        follow_url="",
+        door_url="",
+        intake=lambda log: None,
+    )
+    for role in (worker.run_relay, worker.run_intake, worker.run_follow):
+        role(hub, stop)
+    assert waiting == ["the Kafka relay", "intake folder", "intake kafka", *(f"view {view.name}" for view in views())]

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 
+from hub import limits
 from hub.app import answers
 from hub.app.cli import output
 from hub.app.wiring import Hub, open_hub, views
@@ -15,7 +16,6 @@ from hub.log.migrate import REQUIRED_SETTINGS, Unsafe
 
 FREE_BYTES_MIN = 1024**3
 CLOCK_SKEW_S_MAX = 5.0
-RELAY_LAG_S_MAX = 30.0
 
 
 def show_status(json_: bool) -> int:
@@ -80,8 +80,9 @@ def _checks(hub: Hub) -> Iterator[tuple[str, str, str]]:
         yield from _database(connection)
     with answers.reading(hub) as cursor:
         yield from _log(cursor)
-    yield from _views(hub)
-    yield from _relay(hub)
+    found = answers.status(hub)
+    yield from _views(found)
+    yield from _relay(hub, found)
 
 
 def _database(connection: psycopg.Connection[tuple[Any, ...]]) -> Iterator[tuple[str, str, str]]:
@@ -139,26 +140,24 @@ def _log(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Iterator[tuple[str, str, st
     )
 
 
-def _relay(hub: Hub) -> Iterator[tuple[str, str, str]]:
+def _relay(hub: Hub, found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """The Kafka relay, where settings name one; what counts is that its position moves, not that its process is there."""
     if hub.settings.relay_brokers is None:
         return
-    found = answers.status(hub)
     relay, runs = found["relay"], {p["role"] for p in found["processes"]}
     if relay is None:
         yield "relay", "not there yet", "start the hub (`hub serve`); if it runs, look into hub-relay.log"
         return
     seen = f"to {relay['topic'] or 'no topic yet'}, at {relay['position']}, {relay['lag']} behind"
     step = relay["trouble"] or ""
-    if not step and relay["lag_s"] > RELAY_LAG_S_MAX:
+    if not step and relay["lag_s"] > limits.READY_LAG_S:
         step = f"{relay['lag_s']:.0f} s behind: " + (
             "look into hub-relay.log" if "hub-relay" in runs else "hub-relay does not run, start the hub (`hub serve`)"
         )
     yield "relay", seen, step
 
 
-def _views(hub: Hub) -> Iterator[tuple[str, str, str]]:
-    found = answers.status(hub)
+def _views(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     for view in views():
         at = found["views"].get(view.name)
         lag = found["head"] - at if at is not None else None
