@@ -21,16 +21,15 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from events.errors import Unavailable
-from hub.app.servers import broker, kafka, process
+from hub.app.servers import process
 from hub.log.store import APPEND_LOCK
 from tests.crash import mechanisms
 from tests.crash.counted import at_head, judge_roads, stored
 from tests.crash.deliveries import delivery
-from tests.crash.ground import Access, Child, Ground, Missing, Trial
+from tests.crash.ground import Access, Child, Ground, Trial
 from tests.crash.program import Program
 from tests.crash.report import Found
-from tests.crash.roads import ACKNOWLEDGED, Counts, file_name, make_topic, mqtt_broker, produce, publish
+from tests.crash.roads import ACKNOWLEDGED, Counts, file_name, kafka_broker, mqtt_broker, produce, publish
 
 PROCESSES, THREADS = 4, 16  # of HTTP clients, each thread a source of its own
 HTTP = PROCESSES * THREADS
@@ -48,21 +47,12 @@ GROWTH_MAX = 16 * MIB  # by how much a process may be larger in the second half:
 
 def run(ground: Ground) -> Found:
     """The trial; see the module's docstring."""
-    if reason := kafka.available():
-        raise Missing(reason)
-    try:
-        broker.binary()
-    except Unavailable as error:
-        raise Missing(str(error)) from error
     held_back = ("http answered 503", "mqtt waits", "kafka waits", "folder waits")
     found = Found(runs=0, in_flight=0, redelivered=0, exercised=dict.fromkeys((*held_back, "ten times faster", "memory looked at"), 0))
     with contextlib.ExitStack() as stack:
         access = stack.enter_context(ground.database())
         mqtt = stack.enter_context(mqtt_broker(ground, TOPIC, CLIENT_ID))
-        log = stack.enter_context(kafka.Kafka(ground.folder / "kafka"))
-        made = ground.fork("topic", make_topic, log.brokers, KAFKA_TOPIC, hub=False)
-        if not made.wait(30) or made.code != 0:
-            raise AssertionError(f"the topic was not made: {process.tail(ground.log)}")
+        log = stack.enter_context(kafka_broker(ground, KAFKA_TOPIC))
         inbox = ground.folder / "inbox"
         inbox.mkdir()
         settings = {

@@ -25,8 +25,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from events.errors import Unavailable
-from hub.app.servers import broker, process
+from hub.app.servers import process
 from tests.crash import mechanisms
 from tests.crash.counted import at_head, judge_roads, stored
 from tests.crash.deliveries import body, delivery
@@ -86,10 +85,6 @@ def library(folder: Path) -> Path:
 
 def run(ground: Ground) -> Found:
     """The trial; see the module's docstring."""
-    try:
-        broker.binary()
-    except Unavailable as error:
-        raise Missing(str(error)) from error
     jumps = [f"{of} {size} {way}" for of in OF for size in SIZES for way in ("ahead", "behind")]
     also = ("facts recorded a day ahead", "facts recorded a day behind", "server a day ahead", "server a day behind")
     seen = ("started again", "red while followers stood still", "green after", "idle a day behind", "idle a day ahead")

@@ -28,8 +28,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from events.errors import Unavailable
-from hub.app.servers import broker, kafka, process
+from hub.app.servers import process
 from hub.app.servers.cluster import leftovers
 from hub.app.settings import Settings
 from hub.app.wiring import mappings
@@ -38,10 +37,10 @@ from hub.log.store import APPEND_LOCK
 from tests.crash import mechanisms
 from tests.crash.counted import judge, stored
 from tests.crash.deliveries import Sent, delivery
-from tests.crash.ground import Access, Child, Ground, Missing, Server, Trial
+from tests.crash.ground import Access, Child, Ground, Server, Trial
 from tests.crash.hubs import run_shipped
 from tests.crash.report import Found
-from tests.crash.roads import Counts, drop, file_name, make_topic, mqtt_broker, post, produce, publish
+from tests.crash.roads import Counts, drop, file_name, kafka_broker, mqtt_broker, post, produce, publish
 from tests.crash.strace import Strace, calls
 from tests.crash.wal import Durable, Wal, lsn
 from tests.crash.wire import CALLS, Ack, Wire
@@ -90,12 +89,6 @@ def _event(source: int, n: int) -> Sent:
 
 def run(ground: Ground) -> Found:
     """The trial; see the module's docstring."""
-    if reason := kafka.available():
-        raise Missing(reason)
-    try:
-        broker.binary()
-    except Unavailable as error:
-        raise Missing(str(error)) from error
     found = Found(runs=0, in_flight=0, exercised=dict.fromkeys(WAYS, 0))
     sources = [Source(n, way, ground.folder / f"record-{n}.json", Counts()) for n, way in enumerate(WAYS)]
     with contextlib.ExitStack() as stack:
@@ -105,13 +98,8 @@ def run(ground: Ground) -> Found:
         access = Access(server.url())
         migrate(access.owner)
         mqtt = stack.enter_context(mqtt_broker(ground, MQTT_TOPIC, MQTT_CLIENT_ID))
-        log = stack.enter_context(kafka.Kafka(ground.folder / "kafka"))
+        log = stack.enter_context(kafka_broker(ground, KAFKA_TOPIC))
         stack.callback(ground.end)
-        made = ground.fork(
-            "topic", make_topic, log.brokers, KAFKA_TOPIC, hub=False
-        )  # in a process of its own, so that its threads are not in ours
-        if not made.wait(30) or made.code != 0:
-            raise AssertionError(f"the topic was not made: {process.tail(ground.log)}")
         settings = Settings(
             home=ground.folder / "home", api_port=process.free_port(), watch=ground.folder / "inbox", mqtt_url=mqtt.url, mqtt_topics=(MQTT_TOPIC,),
             kafka_brokers=log.brokers, kafka_topics=(KAFKA_TOPIC,),

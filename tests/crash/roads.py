@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from adapters.mqtt import MqttAdapter
+from events.errors import Unavailable
 from hub import limits
 from hub.app.home import Home
-from hub.app.servers import broker, process
-from tests.crash.ground import Ground
+from hub.app.servers import broker, kafka, process
+from tests.crash.ground import Ground, Missing
 
 COPY_S = 0.2  # between the halves of a file
 
@@ -172,7 +173,11 @@ def produce(body: Body, brokers: str, topic: str, counts: Counts, record: Path, 
 
 @contextlib.contextmanager
 def mqtt_broker(ground: Ground, topic: str, client_id: str) -> Iterator[broker.Broker]:
-    """The demo's broker, with the session of the hub's client, so that it keeps what comes before the hub is there."""
+    """The demo's broker, with the session of the hub's client, so that it keeps what comes before the hub is there. Raises `Missing`."""
+    try:
+        broker.binary()
+    except Unavailable as error:
+        raise Missing(str(error)) from error
     made = broker.Broker(Home.open(ground.folder / "broker")).prepare()
     child = process.spawn(made.argv(), ground.log, death=signal.SIGKILL)
     try:
@@ -187,8 +192,21 @@ def mqtt_broker(ground: Ground, topic: str, client_id: str) -> Iterator[broker.B
         child.wait(10)
 
 
+@contextlib.contextmanager
+def kafka_broker(ground: Ground, topic: str) -> Iterator[kafka.Kafka]:
+    """A broker of Kafka with a topic. Raises `Missing`."""
+    if reason := kafka.available():
+        raise Missing(reason)
+    with kafka.Kafka(ground.folder / "kafka") as log:
+        # in a process of its own, so that the client's threads are not in one that forks
+        made = ground.fork("topic", make_topic, log.brokers, topic, hub=False)
+        if not made.wait(30) or made.code != 0:
+            raise AssertionError(f"the topic was not made: {process.tail(ground.log)}")
+        yield log
+
+
 def make_topic(brokers: str, topic: str, partitions: int = 1) -> None:
-    """Make a topic; in a process of its own, so that the client's threads are not in one that forks."""
+    """Make a topic."""
     from confluent_kafka.admin import AdminClient
     from confluent_kafka.cimpl import NewTopic
 
