@@ -238,10 +238,10 @@ def view_waits(cursor: Cursor, positions: dict[str, int]) -> dict[str, tuple[flo
     found = {}
     for view in positions:
         query = sql.SQL(
-            """select extract(epoch from clock_timestamp() - e.recorded_at), extract(epoch from clock_timestamp() - p.moved_at)
-               from {} p join log.event e on e.position = p.position + 1"""
+            """select extract(epoch from clock_timestamp() - e.recorded_at), extract(epoch from clock_timestamp() - coalesce(m.at, e.recorded_at))
+               from {} p join log.event e on e.position = p.position + 1 left join intake.moved m on m.schema = %s"""
         ).format(sql.Identifier(live_schema(view), "position"))
-        if row := cursor.execute(query).fetchone():
+        if row := cursor.execute(query, [live_schema(view)]).fetchone():
             found[view] = (round(max(0.0, float(row[0])), 3), round(max(0.0, float(row[1])), 3))
     return found
 

@@ -24,8 +24,10 @@ from hub.points import reach
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 RELAY = "relay"  # schema of the relay's position, which no rebuild touches
-# fact: the key of the fact at position; moved_at: when the position moved last, by the server's clock. A change of it must alter the relay's too
-POSITION = "create table position (position bigint not null, fact uuid, shape text not null, moved_at timestamptz not null default clock_timestamp())"
+# fact: the key of the fact at position. A change of it must alter the relay's too
+POSITION = "create table position (position bigint not null, fact uuid, shape text not null)"
+# When a position moved last, by the server's clock: beside the tables, since these are what the log says and nothing else
+MOVED = "insert into intake.moved select current_schema(), clock_timestamp() from {} on conflict (schema) do update set at = excluded.at"
 
 
 class View(Protocol):
@@ -91,8 +93,8 @@ class Tables:
 
     def move(self, last: int, to: int) -> bool:
         """Let the position of what is locked be that of another fact, if it still is `last`."""
-        query = """update position p set position = e.position, fact = e.key, moved_at = clock_timestamp() from log.event e
-                   where e.position = %s and p.position = %s"""
+        query = """with moved as (update position p set position = e.position, fact = e.key from log.event e
+                   where e.position = %s and p.position = %s returning 1) """ + MOVED.format("moved")  # noqa: S608 - constants
         return self.cursor.execute(query, [to, last]).rowcount == 1
 
 
@@ -252,6 +254,7 @@ def make(cursor: Cursor, schema: str, ddl: str, shape: str) -> None:
     cursor.execute(ddl.encode())
     cursor.execute(POSITION)
     cursor.execute("insert into position (position, shape) values (0, %s)", [shape])
+    cursor.execute(MOVED.format("position"))
     cursor.execute(sql.SQL("grant usage on schema {} to hub_read, hub_door").format(name))
     cursor.execute(sql.SQL("grant select on all tables in schema {} to hub_read, hub_door").format(name))
 

@@ -46,5 +46,11 @@ create table if not exists intake.seen (
     times bigint not null
 );
 
+-- When a position in the log moved last, by the schema that it is in: beside the log, in no digest, not rebuilt.
+create table if not exists intake.moved (
+    schema text primary key,
+    at     timestamptz not null
+);
+
 -- What the hub's schema is: an older one is migrated, a newer one refused.
 create table if not exists intake.schema_version (version int not null);

@@ -97,7 +97,7 @@ def test_a_view_that_stands_still_though_facts_wait_is_stuck_whoever_lives(hub: 
         with contextlib.closing(Follower(hub.follow_url, view)) as follower:
             follower.ensure()
     assert answers.status(hub)["stuck"] == {}  # an empty log leaves nobody behind
-    owner(hub, "update view_stock.position set moved_at = clock_timestamp() - interval '80 seconds'")
+    owner(hub, "update intake.moved set at = clock_timestamp() - interval '80 seconds' where schema = 'view_stock'")
     late(hub, "R1")
     found = answers.status(hub)
     assert found["stuck"].keys() == {"stock"}  # the fact waits for 90 s, the other views were made just now
@@ -111,15 +111,14 @@ def test_a_view_that_stands_still_though_facts_wait_is_stuck_whoever_lives(hub: 
     assert answers.status(hub)["stuck"] == {}
     late(hub, "R2")
     assert answers.status(hub)["stuck"] == {}  # it moved just now: behind, not stuck
-    owner(hub, "update view_stock.position set moved_at = clock_timestamp() - interval '1 day'")
+    owner(hub, "update intake.moved set at = clock_timestamp() - interval '1 day' where schema = 'view_stock'")
     hub.log.append([received("R3", "A", "L", "1")])
     assert answers.status(hub)["stuck"].keys() == {"stock"}
 
 
 def test_a_fact_that_came_just_now_makes_a_quiet_view_behind_and_not_stuck(hub: Hub) -> None:
     hub.catch_up()
-    for view in views():
-        owner(hub, f"update view_{view.name}.position set moved_at = clock_timestamp() - interval '1 day'")  # noqa: S608 - our own names
+    owner(hub, "update intake.moved set at = clock_timestamp() - interval '1 day'")
     hub.log.append([received("R1", "A", "L", "1")])
     found = answers.status(hub)
     assert (found["stuck"], set(found["waits_s"])) == ({}, {view.name for view in views()})
