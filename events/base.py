@@ -201,16 +201,18 @@ class Fact:
     envelope: Envelope
     event: Event
 
-    def digest(self, data: bytes | None = None, times: tuple[int, int] | None = None) -> bytes:
+    def digest(self, data: bytes | None = None, times: tuple[int, int] | None = None, named: bytes = b"") -> bytes:
         """sha256 over what the fact says; receive times, mapping, raw bytes, trace and transport numbers do not count.
 
-        `data`: its JSON; `times`: when it occurred and is effective, in microseconds; where they are at hand.
+        `data`: its JSON; `times`: when it occurred and is effective, in microseconds; `named`: type, source and key, each ended by NUL; where
+        they are at hand.
         """
         e, event = self.envelope, self.event
+        named = named or f"{event.type}\x00{e.source}\x00{e.key}\x00".encode()
         if event.keyed_only:
-            return hashlib.sha256(f"{event.type}\x00{e.source}\x00{e.key}\x00".encode()).digest()
+            return hashlib.sha256(named).digest()
         occurred, effective = times or (microseconds(e.occurred_at), microseconds(e.effective_at))
-        said = f"{event.type}\x00{e.source}\x00{e.key}\x00{occurred} {effective}\x00".encode() + (event.json() if data is None else data)
+        said = b"%b%d %d\x00%b" % (named, occurred, effective, event.json() if data is None else data)
         return hashlib.sha256(said + canonical.dumps(e.details) if e.details else said).digest()
 
 

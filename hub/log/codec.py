@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+import msgspec
+
 from events import canonical
 from events.base import Envelope, Event, Fact, Recorded, decoded, microseconds
 from events.errors import Corrupt, Refused
@@ -44,8 +46,7 @@ class AggregateEvent(Event):
         return self.state
 
 
-@dataclass(slots=True)
-class Row:
+class Row(msgspec.Struct, gc=False):
     """A fact on its way to the log. `digest` and `body` are made when they are needed (`encode`), so that the server works meanwhile."""
 
     fact: Fact
@@ -54,6 +55,8 @@ class Row:
     version: int | None = None  # None lets the log give the next one of its stream
     digest: bytes = b""
     body: bytes = b""  # the fields from key on, in the format and order of `COPY`
+    position: int = 0  # what the log gave it, and the version
+    given: int = 0
 
 
 def receipt_bytes(source: str, business_key: str) -> bytes:
@@ -76,36 +79,41 @@ def encode(row: Row) -> Row:
     e, event = row.fact.envelope, row.fact.event
     occurred = microseconds(e.occurred_at)
     effective = occurred if e.effective_at is e.occurred_at else microseconds(e.effective_at)
-    data = event.json()
-    row.digest = digest = row.fact.digest(data, (occurred, effective))
-    type_, source, key, meta = event.type.encode(), e.source.encode(), e.key.encode(), _meta(e)
+    data, key = event.json(), e.key.encode()
+    named, names, meta = _shared(event.type, e)
+    row.digest = digest = row.fact.digest(data, (occurred, effective), b"%b%b\x00" % (named, key))
     row.body = b"".join(
         (
             _FIXED(16, row.key, 8, occurred, 8, effective, 4, event.version, len(digest)), digest,
-            _LENGTH(len(type_)), type_,
-            _LENGTH(len(source)), source,
+            names,
             _LENGTH(len(key)), key,
-            _LENGTH(len(meta)), meta,
+            meta,
             _LENGTH(len(data)), data,
         )
     )  # fmt: skip
     return row
 
 
-def _meta(e: Envelope) -> bytes:
-    if e.details:
-        return canonical.dumps({name: value for name in (*_META, "details") if (value := getattr(e, name))})
-    said = _meta_values(e)
-    known = _metas.get(said)
-    if known is None:  # the facts of one delivery have the same
-        if len(_metas) > 1000:
-            _metas.clear()
-        known = _metas[said] = canonical.dumps({name: value for name, value in zip(_META, said, strict=True) if value})
+def _shared(type_: str, e: Envelope) -> tuple[bytes, bytes, bytes]:
+    """What the facts of a type and delivery have alike: type and source as the digest takes them and as fields, and meta as a field."""
+    said = type_, e.source, _meta_values(e)
+    if (known := None if e.details else _known.get(said)) is None:
+        fields = (
+            type_.encode(),
+            e.source.encode(),
+            canonical.dumps({name: value for name in (*_META, "details") if (value := getattr(e, name))}),
+        )
+        type_field, source_field, meta = (_LENGTH(len(field)) + field for field in fields)
+        known = b"%b\x00%b\x00" % fields[:2], type_field + source_field, meta
+        if not e.details:
+            if len(_known) > 1000:
+                _known.clear()
+            _known[said] = known
     return known
 
 
 _meta_values = attrgetter(*_META)
-_metas: dict[tuple[Any, ...], bytes] = {}
+_known: dict[tuple[Any, ...], tuple[bytes, bytes, bytes]] = {}
 
 
 COPY = """copy log.event (position, version, recorded_at, stream, key, occurred_at, effective_at, schema_version, digest, type, source,

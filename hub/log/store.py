@@ -6,15 +6,22 @@ that has seen position n has seen everything below n that will ever exist.
 
 import select
 import struct
+import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, LiteralString, Self, TypeVar
 
+import msgspec
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.adapt import Dumper
+from psycopg.copy import LibpqWriter
+from psycopg.generators import copy_end
 from psycopg.pq import Format
+from psycopg.pq.abc import PGresult
+from psycopg.waiting import Wait
 
 from events.base import Fact, Recorded, microseconds
 from events.errors import Refused, Unavailable
@@ -29,22 +36,19 @@ _NAME = "hub log"  # of its sessions
 CHANNEL = "hub_log"  # NOTIFY: one per append, only a wake-up
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """The fact is new and durable at `position`."""
 
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Duplicate:
+class Duplicate(msgspec.Struct, frozen=True, gc=False):
     """The same fact is already there, at `position`: a success."""
 
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(msgspec.Struct, frozen=True, gc=False):
     """Another fact has this source and key, at `position`: nothing was written for this one."""
 
     position: int
@@ -53,7 +57,7 @@ class Conflict:
 
 
 Result = Accepted | Duplicate | Conflict
-COPY_ROWS = 100  # rows handed to the server at a time, some 60 kB
+COPY_ROWS = 200  # rows a COPY: the server writes those of one at its end (or a thousand), while the next are encoded
 
 
 class VersionTaken(Refused):
@@ -90,6 +94,7 @@ class Log:
         self._heads: dict[str, int] = {}  # last versions of streams, true while `_at` is the last position
         self._at = -1
         self._unsure = self._heads, self._at
+        self._others = False  # another process appended between our last two
 
     def __enter__(self) -> Self:
         return self
@@ -185,17 +190,18 @@ class Log:
     # -- inside one transaction -------------------------------------------------------------------------------------------------------
 
     def _append(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row]) -> list[Result]:
+        mine = self._at
         position, known = self._locked(cursor, rows)
+        self._others = position != mine
         heads = self._heads_of(cursor, rows, position)
         results: list[Result] = []
-        first: dict[bytes, tuple[Row, int]] = {}  # the row that brings a new key, and its position
-        new: list[tuple[Row, int, int]] = []
+        first: dict[bytes, Row] = {}  # the rows that bring a new key
         for row in rows:
-            if (found := known.get(row.key)) is not None:
+            if known and (found := known.get(row.key)) is not None:
                 results.append(self._again(cursor, _encoded(row), *found))
                 continue
             if (brought := first.get(row.key)) is not None:
-                results.append(_repeated(row, *brought))
+                results.append(_repeated(row, brought))
                 continue
             version = heads.get(row.stream, 0) + 1
             if row.version is not None and row.version != version:
@@ -204,47 +210,53 @@ class Log:
                         f"stream {row.stream} is at version {version - 1}, not at {row.version - 1}: read it again and decide anew"
                     )
                 version = row.version
-            heads[row.stream] = version
             position += 1
-            first[row.key] = row, position
-            new.append((row, position, version))
+            heads[row.stream] = row.given = version
+            row.position = position
+            first[row.key] = row
             results.append(Accepted(position))
-        if new:
-            self._copy(cursor, new)
+        if first:
+            self._copy(cursor, list(first.values()))
         self._unsure = heads, position
         reach("before commit")
         return results
 
-    def _copy(self, cursor: psycopg.Cursor[tuple[Any, ...]], new: Sequence[tuple[Row, int, int]]) -> None:
-        """Write new rows. They are encoded on the way, so that the server works on one part while the next is made."""
+    def _copy(self, cursor: psycopg.Cursor[tuple[Any, ...]], new: Sequence[Row]) -> None:
+        """Write new rows, each part encoded while the server writes the one before."""
         recorded = microseconds(self._now())
         parts = (new[start : start + COPY_ROWS] for start in range(0, len(new), COPY_ROWS))
-        self._write(cursor, (b"".join([packed(_encoded(row), at, version, recorded) for row, at, version in part]) for part in parts))
+        self._write(cursor, (b"".join([packed(_encoded(row), row.position, row.given, recorded) for row in part]) for part in parts))
 
-    def _write(self, cursor: psycopg.Cursor[tuple[Any, ...]], blocks: Iterable[bytes]) -> None:
+    def _write(self, cursor: psycopg.Cursor[tuple[Any, ...]], blocks: Iterator[bytes]) -> None:
         """Add rows in the binary COPY format to `log.event`, and wake whoever follows."""
-        with cursor.copy(COPY) as copy:
-            copy.write(COPY_BEGIN)
-            reach("copying")
-            for block in blocks:
-                copy.write(block)
-            copy.write(COPY_END)
+        block = next(blocks, b"")
+        while block:
+            writer = _Writer(cursor, blocks)
+            with cursor.copy(COPY, writer=writer) as copy:
+                copy.write(COPY_BEGIN)
+                reach("copying")
+                copy.write(block + COPY_END)
+            block = writer.next()
         cursor.execute(f"notify {CHANNEL}")
 
     def _locked(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row]) -> tuple[int, dict[bytes, tuple[int, bytes]]]:
         """Take the append lock; the last position and what of the rows' keys is known. One trip to the server."""
         connection = cursor.connection
+        streams = list({row.stream for row in rows}) if self._others else []
         with connection.pipeline():
             cursor.execute("select pg_advisory_xact_lock(%s)", [APPEND_LOCK])
             head = connection.cursor().execute("select coalesce(max(position), 0) from log.event")
             found = connection.cursor(binary=True).execute(
                 "select key, position, digest from log.event where key = any(%b)", [Keys({row.key for row in rows})]
             )
-            if len(rows) > COPY_ROWS:  # fewer are encoded sooner than an answer more comes and goes
+            versions = self._versions(connection.cursor(binary=True), streams) if streams else None
+            if len(rows) > COPY_ROWS // 2:  # fewer are encoded sooner than an answer more comes and goes
                 connection.pgconn.send_flush_request()
                 connection.pgconn.flush()
                 _encode_until(connection, rows)
         (position,) = head.fetchone() or (0,)
+        if versions:
+            self._heads, self._at = dict.fromkeys(streams, 0) | dict(versions), position
         return int(position), {key.bytes: (at, digest) for key, at, digest in found}
 
     def _heads_of(self, cursor: psycopg.Cursor[tuple[Any, ...]], rows: Sequence[Row], position: int) -> dict[str, int]:
@@ -260,7 +272,7 @@ class Log:
         """The last version of each stream that has one."""
         query = """select s, e.version from unnest(%s::text[]) s cross join lateral
                    (select version from log.event where stream = s order by version desc limit 1) e"""
-        return cursor.execute(query, [streams]).fetchall()
+        return cursor.execute(query, [streams])
 
     def _again(self, cursor: psycopg.Cursor[tuple[Any, ...]], row: Row, position: int, digest: bytes) -> Result:
         """A key that is known: the same content or another. A fact stored in an older version is compared as what it means today."""
@@ -315,6 +327,48 @@ class Log:
             self._connection = None
 
 
+class _Writer(LibpqWriter):
+    """One COPY. While the server writes what it was handed, the next block is made."""
+
+    def __init__(self, cursor: psycopg.Cursor[tuple[Any, ...]], blocks: Iterator[bytes]) -> None:
+        super().__init__(cursor, flush_threshold=sys.maxsize)  # libpq keeps what the server is too busy to take
+        self._blocks = blocks
+        self.following: bytes | Exception | None = None
+
+    def finish(self, exc: BaseException | None = None) -> None:
+        """End the COPY and wait for its answer."""
+        if exc:
+            super().finish(exc)
+        else:
+            self.connection.wait(self._ended())
+
+    def _ended(self) -> PQGen[PGresult]:
+        """psycopg's own steps, and ours before it first waits for the answer."""
+        ending = copy_end(self._pgconn, None)
+        try:
+            waits = next(ending)
+            while True:
+                if waits == Wait.R and self.following is None:
+                    self._make()
+                waits = ending.send((yield waits))
+        except StopIteration as ended:
+            return ended.value  # type: ignore[no-any-return]
+
+    def next(self) -> bytes:
+        """The next block, empty when there is none."""
+        if self.following is None:
+            self._make()
+        if isinstance(self.following, Exception):
+            raise self.following
+        return self.following or b""
+
+    def _make(self) -> None:
+        try:
+            self.following = next(self._blocks, b"")
+        except Exception as error:  # noqa: BLE001 - raised by `next`, when the connection has had its answer
+            self.following = error
+
+
 def end_paused(url: str, name: str) -> None:
     """End our sessions of that name whose process was paused in the middle of a statement: no time-out of the server reaches those.
 
@@ -349,10 +403,10 @@ def _encoded(row: Row) -> Row:
     return row if row.body else encode(row)
 
 
-def _repeated(row: Row, first: Row, position: int) -> Result:
-    """A row whose key another row of its batch has brought, at `position`."""
+def _repeated(row: Row, first: Row) -> Result:
+    """A row whose key another row of its batch has brought."""
     said, known = _encoded(row).digest, _encoded(first).digest
-    return Duplicate(position) if said == known else Conflict(position, known, said)
+    return Duplicate(first.position) if said == known else Conflict(first.position, known, said)
 
 
 def head(cursor: psycopg.Cursor[tuple[Any, ...]]) -> int:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from events import Fact, canonical
 from events.errors import Refused
 from hub.log.migrate import ROLES, SCHEMA_VERSION, migrate
-from hub.log.store import Accepted, Conflict, Duplicate, Log, read
+from hub.log.store import COPY_ROWS, Accepted, Conflict, Duplicate, Log, read
 from tests.conftest import new_database
 from tests.facts import START, as_role, fact, received
 from tests.simulation.memory import MemoryLog, Store
@@ -63,6 +63,21 @@ def test_same_key_with_other_content_conflicts_and_writes_nothing(any_log: Log) 
 def test_repeats_within_one_batch_are_folded(any_log: Log) -> None:
     first, other = received("R1", "A", "L1", "5"), received("R1", "A", "L1", "6")
     assert any_log.append([first, first, other]) == [Accepted(1), Duplicate(1), Conflict(1, first.digest(), other.digest())]
+
+
+def test_a_batch_of_many_parts_reads_back_in_its_order(any_log: Log) -> None:
+    facts = [received(f"R{n}", f"I{n % 7}", "L1", "5") for n in range(COPY_ROWS * 3 + 1)]
+    assert any_log.append(facts) == [Accepted(n + 1) for n in range(len(facts))]
+    assert [one.fact for one in any_log.read(0, 10_000)] == facts
+
+
+@pytest.mark.parametrize("which", [10, COPY_ROWS + 10, COPY_ROWS * 3])
+def test_a_fact_that_cannot_be_encoded_leaves_nothing_of_its_batch_and_the_log_usable(log: Log, which: int) -> None:
+    facts = [received(f"R{n}", "A", "L1", "5") for n in range(COPY_ROWS * 3 + 1)]
+    bad = replace(facts[which], envelope=replace(facts[which].envelope, details={"odd": object()}))
+    with pytest.raises(TypeError, match="no canonical JSON"):
+        log.append([*facts[:which], bad, *facts[which + 1 :]])
+    assert log.append(facts) == [Accepted(n + 1) for n in range(len(facts))]
 
 
 def test_the_same_key_of_another_source_is_another_fact(any_log: Log) -> None:
