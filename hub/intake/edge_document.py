@@ -52,10 +52,10 @@ class EdgeDocument:
                 "epoch": self.epoch,
                 "lane": self.lane,
                 "n": self.n,
-                "producer": self.producer,
+                "producer": _printable(self.producer),
                 "received_at": time_text(self.received_at),
                 "readings": [
-                    [r.tag, _sayable(r.value), time_text(r.at) if r.at else None, r.quality, r.type, r.sequence, r.historical]
+                    [_printable(r.tag), _sayable(r.value), time_text(r.at) if r.at else None, r.quality, r.type, r.sequence, r.historical]
                     for r in self.readings
                 ],
                 "facts": [_fact(fact) for fact in self.facts],
@@ -64,8 +64,21 @@ class EdgeDocument:
 
 
 def _sayable(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they travel as texts, their type beside them says that they were numbers."""
-    return repr(value) if isinstance(value, float) and value - value != 0 else value
+    """Fractions travel as texts, of which none is out of range; their type beside them says that they were numbers. So do bytes of no text."""
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, str) and not _sound(value):
+        return {"hex": value.encode("utf-8", "surrogatepass").hex()}
+    return value
+
+
+def _printable(name: str) -> str:
+    return name if _sound(name) else name.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
+
+
+def _sound(text: str) -> bool:
+    """Whether the log takes a text as it is (events/canonical.py)."""
+    return "\x00" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _fact(fact: EdgeFact) -> dict[str, Any]:
