@@ -56,3 +56,4 @@ VIEW_STUCK_S = (
 )
 METRICS_WRITE_S = 2.0  # a process of the hub leaves its numbers for `/metrics` this often
 TRACE_END_S = 2.0  # an ending process waits at most this long for a collector to take its last spans
+EDGE_BATCH_BYTES_MAX = 16 * 1024 * 1024  # a compressed batch of an edge

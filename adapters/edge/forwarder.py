@@ -115,15 +115,21 @@ class Forwarder:
             self._client = None
 
     def _greet(self) -> None:
-        """Ask the hub how far it is. Numbers it has that we never gave: our spool was lost or put back from a copy, so a new epoch begins."""
+        """Ask the hub how far it is, and go on from there.
+
+        Numbers it has that we never gave: our spool was lost or put back from a copy, so a new epoch begins. Numbers we took for durable and it does
+        not have: it was put back from a backup; what is still here is sent again, and what is not is told as lost.
+        """
         answer = self._ask("GET", f"{wire.HELLO}?edge={self._spool.edge}&epoch={self._spool.epoch}")
         self._heard(answer)
-        given = {lane.name: lane for lane in self._spool.lanes()}
-        if any(n > (given[lane].last if lane in given else 0) for lane, n in answer.lanes.items()):
+        lanes = {lane.name: lane for lane in self._spool.lanes()}
+        if any(n > (lanes[name].last if name in lanes else 0) for name, n in answer.lanes.items()):
             self._spool.new_epoch()
-        else:
-            ahead = {lane: n for lane, n in answer.lanes.items() if lane in given and n > given[lane].acked}
-            self._spool.acknowledge(ahead)
+            return
+        self._spool.acknowledge({name: n for name, n in answer.lanes.items() if n > lanes[name].acked})
+        behind = {name: answer.lanes.get(name, 0) for name, lane in lanes.items() if answer.lanes.get(name, 0) < lane.acked}
+        if behind and (lost := self._spool.rewind(behind)):
+            self._heard(self._post(wire.packed(self._spool.edge, self._spool.epoch, time_text(self._now()), [], lost=lost)))
         self._greeted = True
 
     def _post(self, body: bytes) -> wire.Answer:

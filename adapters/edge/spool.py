@@ -211,6 +211,25 @@ class Spool:
                     self._db.execute("update lane set acked = ?, bytes = bytes - ?, kept = kept + ? where name = ?", (n, size, size, lane))
         reach("spool acknowledged")
 
+    def rewind(self, behind: Mapping[str, int]) -> list[tuple[str, int, int]]:
+        """The hub has less than it said: what is still here of lanes behind these numbers waits again; (lane, first, last) of what is not."""
+        lost = []
+        with self._mutex, self._writing():
+            for lane, n in behind.items():
+                (first,) = self._db.execute(
+                    "select coalesce(min(n), (select last + 1 from lane where name = ?1)) from entry where lane = ?1 and n > ?2", (lane, n)
+                ).fetchone()
+                (size,) = self._db.execute(
+                    "select coalesce(sum(length(body)), 0) from entry join lane on name = lane where lane = ? and n > ? and n <= acked",
+                    (lane, n),
+                ).fetchone()
+                self._db.execute(
+                    "update lane set acked = ?, bytes = bytes + ?, kept = kept - ? where name = ?", (first - 1, size, size, lane)
+                )
+                if first > n + 1:
+                    lost.append((lane, n + 1, first - 1))
+        return lost
+
     def prune(self, limit: int = 5000) -> int:
         """Drop entries that the hub has and that were kept long enough for `resend`; how many."""
         before = time_text(datetime.fromtimestamp(self._now().timestamp() - self._keep_s, UTC))

@@ -35,6 +35,7 @@ class Batch(msgspec.Struct, frozen=True):
     epoch: str
     sent_at: str  # the edge's clock
     entries: list[WireEntry]
+    lost: list[tuple[str, int, int]] = []  # lane, first, last: what the hub does not have, and the edge not any more
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -46,11 +47,13 @@ class Answer(msgspec.Struct, frozen=True):
     outcomes: dict[str, int] = {}
 
 
-def packed(edge: str, epoch: str, sent_at: str, entries: Sequence[Spooled], *, again: bool = False) -> bytes:
+def packed(
+    edge: str, epoch: str, sent_at: str, entries: Sequence[Spooled], *, again: bool = False, lost: Sequence[tuple[str, int, int]] = ()
+) -> bytes:
     """A batch as it travels."""
     found = [WireEntry(e.lane, e.n, e.received_at, e.transport, e.headers, e.body, again) for e in entries]
     pressed = zlib.compressobj(1, wbits=31)
-    return pressed.compress(msgspec.msgpack.encode(Batch(edge, epoch, sent_at, found))) + pressed.flush()
+    return pressed.compress(msgspec.msgpack.encode(Batch(edge, epoch, sent_at, found, list(lost)))) + pressed.flush()
 
 
 def unpacked(body: bytes) -> Batch:
