@@ -35,7 +35,7 @@ class EdgeDocuments:
             edge, epoch, lane, n, producer = said["edge"], said["epoch"], said["lane"], said["n"], said["producer"]
             if not context.headers.get("edge") or context.headers["edge"] != edge:
                 raise Refused("an edge's document came by another road than the edge's own: only its listener takes them (docs/edge.md)")
-            source, key = f"edge:{edge}", f"{epoch}/{lane}/{n}"
+            source, key = f"edge:{edge}", f"{epoch}/{lane}/{n}/{said['run']}"
             lines: list[Line | Held] = []
             if said["readings"]:
                 lines.append(Line("readings", [self._readings(said, source, key, context)]))

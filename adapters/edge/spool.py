@@ -47,6 +47,15 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Addition:
+    """Entries of one lane, made when the number of the first is known, and what their source must remember with them."""
+
+    lane: str
+    make: Callable[[int], Sequence[Entry]]
+    memory: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Spooled:
     """An entry of the spool: its lane, its number there, and what came."""
 
@@ -133,40 +142,50 @@ class Spool:
 
     # -- in
 
-    def append(self, lane: str, entries: Sequence[Entry], state: Mapping[str, bytes] | None = None) -> list[int]:
-        """Make entries durable, in order, together with what their source must remember; their numbers. Raises `SpoolFull`."""
-        return self.append_made(lane, lambda first: entries, state)
+    def append(self, lane: str, entries: Sequence[Entry], memory: Mapping[str, bytes] | None = None) -> int:
+        """Make entries of one lane durable, in order; the number of the first. Raises `SpoolFull`."""
+        return self.append_all([Addition(lane, lambda first: entries, memory or {})])[0]
 
-    def append_made(self, lane: str, make: Callable[[int], Sequence[Entry]], state: Mapping[str, bytes] | None = None) -> list[int]:
-        """The same for entries that are made when the number of the first is known."""
+    def append_all(self, additions: Sequence["Addition"]) -> list[int]:
+        """Make additions durable together; the number of the first entry of each. Raises `SpoolFull`, and then there is nothing of any."""
+        firsts = []
         with self._mutex, self._writing():
-            row = self._db.execute("select last from lane where name = ?", (lane,)).fetchone()
-            last = row[0] if row else 0
-            entries = make(last + 1)
-            size = sum(len(entry.body) for entry in entries)
             (held,) = self._db.execute("select coalesce(sum(bytes), 0) from lane").fetchone()
-            if entries and held + size > self.bytes_max:
-                raise SpoolFull(
-                    f"the spool {self.path} holds {held} bytes of at most {self.bytes_max}: bring the line to the hub back, or raise spool.bytes_max"
+            for addition in additions:
+                row = self._db.execute("select last from lane where name = ?", (addition.lane,)).fetchone()
+                first = row[0] + 1 if row else 1
+                entries = addition.make(first)
+                size = sum(len(entry.body) for entry in entries)
+                held += size
+                if size and held > self.bytes_max:
+                    raise SpoolFull(
+                        f"the spool {self.path} would hold {held} bytes, at most {self.bytes_max} are allowed: bring the line to the hub back, or "
+                        "raise spool.max"
+                    )
+                self._put(addition.lane, first, entries, size)
+                self._db.executemany(
+                    "insert into state values (?, ?) on conflict (name) do update set value = excluded.value", addition.memory.items()
                 )
-            self._db.executemany(
-                "insert into entry (lane, n, received_at, transport, headers, sha256, body) values (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    (lane, n, time_text(e.received_at), e.transport, json.dumps(dict(e.headers)), hashlib.sha256(e.body).digest(), e.body)
-                    for n, e in enumerate(entries, last + 1)
-                ),
-            )
-            if entries:
-                self._db.execute(
-                    "insert into lane (name, last, bytes) values (?, ?, ?) on conflict (name) do update set last = excluded.last, bytes = bytes + excluded.bytes",
-                    (lane, last + len(entries), size),
-                )
-            for name, value in (state or {}).items():
-                self._db.execute("insert into state values (?, ?) on conflict (name) do update set value = excluded.value", (name, value))
+                firsts.append(first)
             reach("before spooled")
         reach("spooled")
         self.arrived.set()
-        return list(range(last + 1, last + 1 + len(entries)))
+        return firsts
+
+    def _put(self, lane: str, first: int, entries: Sequence[Entry], size: int) -> None:
+        if not entries:
+            return
+        self._db.executemany(
+            "insert into entry (lane, n, received_at, transport, headers, sha256, body) values (?, ?, ?, ?, ?, ?, ?)",
+            (
+                (lane, n, time_text(e.received_at), e.transport, json.dumps(dict(e.headers)), hashlib.sha256(e.body).digest(), e.body)
+                for n, e in enumerate(entries, first)
+            ),
+        )
+        self._db.execute(
+            "insert into lane (name, last, bytes) values (?, ?, ?) on conflict (name) do update set last = excluded.last, bytes = bytes + excluded.bytes",
+            (lane, first + len(entries) - 1, size),
+        )
 
     def state(self, name: str) -> bytes | None:
         """What a source remembered."""

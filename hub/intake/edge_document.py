@@ -1,6 +1,6 @@
 """What an edge says itself: readings in batches, and the facts its rules and its gap detection made. One document is one entry of its spool.
 
-{"millwright_edge": 1, "edge", "epoch", "lane", "n", "producer", "received_at",
+{"millwright_edge": 1, "edge", "epoch", "lane", "n", "run", "producer", "received_at",
  "readings": [[tag, value, at | null, quality, type, sequence | null, historical], …],
  "facts": [{"type", "schema_version", "occurred_at", "effective_at", "time_quality", "rule", "data"}, …]}
 """
@@ -32,12 +32,17 @@ class EdgeFact:
 
 @dataclass(frozen=True, slots=True)
 class EdgeDocument:
-    """One entry: who says it, and what."""
+    """One entry: who says it, and what.
+
+    Epoch, lane, number and `run` (a random name of the process that wrote it) together are its key: a spool that was put back from a copy may give a
+    number twice before it hears of it.
+    """
 
     edge: str
     epoch: str
     lane: str
     n: int
+    run: str
     producer: str
     received_at: datetime
     readings: Sequence[Reading] = ()
@@ -52,6 +57,7 @@ class EdgeDocument:
                 "epoch": self.epoch,
                 "lane": self.lane,
                 "n": self.n,
+                "run": self.run,
                 "producer": _printable(self.producer),
                 "received_at": time_text(self.received_at),
                 "readings": [

@@ -22,7 +22,7 @@ from events import canonical, gs1
 from events.base import Envelope, Event, Fact, Recorded, event_class, validated
 from events.errors import Corrupt, Refused
 from events.vocabulary import NAME_BYTES_MAX, Thing
-from hub.app.api import Guard
+from hub.app.guard import Guard
 from hub.app.settings import ConfigError, Secret, Settings
 from hub.app.wiring import mappings
 from hub.intake import door
