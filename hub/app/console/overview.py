@@ -7,9 +7,9 @@ from typing import Any
 from nicegui import ui
 
 from events.base import Recorded
-from hub.app.console.html import Html, command, name, table, tag, text, trace_link
 from hub.app.console.live import LIST_MAX, Live, Snapshot, State
 from hub.app.console.shell import LAG_BAD_S, LAG_TOLD_S, LAG_WARN_S, LivePiece, clock, counted, first_look, frame, number, span
+from hub.app.html import Html, command, name, table, tag, text, trace_link
 from projections.genealogy import NODE_KINDS
 from projections.naming import named
 

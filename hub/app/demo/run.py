@@ -79,9 +79,9 @@ def run_demo(*, headless: bool, seed: int, orders: int, fresh: bool, sent_log: P
 def _addressed(settings: Settings, home: Home, broker: Broker, say: Callable[[str], None]) -> Settings:
     """The settings with the demo's own broker, folder and, where the wanted port is taken, another port."""
     try:
-        probes = listening(settings)
+        probes = listening(settings.api_host, settings.api_port)
     except Unavailable:
-        probes = listening(replace(settings, api_port=0))[:1]
+        probes = listening(settings.api_host, 0)[:1]
         say(f"port {settings.api_port} is taken; the console is on {probes[0].getsockname()[1]} instead")
     port = probes[0].getsockname()[1]
     for probe in probes:

@@ -126,7 +126,7 @@ class Document:
             return found
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(one, (*at, n), loader) for n, one in enumerate(node.value)]
-        return loader.construct_object(node)  # type: ignore[no-untyped-call]
+        return loader.construct_object(node)
 
     def fault(self, place: Place, what: str) -> ConfigError:
         """An error that names file, line and field."""
