@@ -198,7 +198,7 @@ class Spool:
     def waiting(self, limit: int, bytes_max: int) -> list[Spooled]:
         """What the hub does not have yet, oldest first in each lane and some of every lane, so that a long backlog in one holds up no other."""
         with self._mutex:
-            lanes = self._db.execute("select name, acked from lane where last > acked order by name").fetchall()
+            lanes = self._db.execute("select name, acked from lane where last > acked order by last - acked, name").fetchall()
             found: list[Spooled] = []
             left, room = limit, bytes_max
             for done, (name, acked) in enumerate(lanes):
