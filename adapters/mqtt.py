@@ -11,19 +11,22 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from events.errors import Unavailable
 from hub import limits
-from hub.intake.delivery import Delivery, Outcome
+from hub.intake.delivery import Delivery, Outcome, trace_header
 
 CONNECT_S = 10.0
 HEARTBEAT_S = 5.0  # how often a heartbeat is sent
 SILENT_S = 15.0  # one that did not come back for this long: the connection is dead, whatever paho says
 KEEPALIVE_S = 15
+SESSION_S = 7 * 24 * 3600  # an MQTT 5 broker keeps the session of a client that is away for this long
 
 
 class MqttAdapter:
@@ -38,11 +41,15 @@ class MqttAdapter:
         *,
         username: str | None = None,
         password: str | None = None,
-        tls: bool = False,
+        tls: ssl.SSLContext | bool = False,
+        version: Literal["3.1.1", "5"] = "3.1.1",
+        session_expiry_s: int = SESSION_S,
+        where: str = "HUB_MQTT_URL",
     ) -> None:
         self._host, self._port, self._topics, self._client_id = host, port, list(topics), client_id
         self._credentials = (username, password)
-        self._tls = tls
+        self._tls, self._where = tls, where
+        self._version, self._session_expiry_s = version, session_expiry_s
         self._heartbeat_topic = f"hub/heartbeat/{client_id}"
         self._messages: queue.Queue[tuple[int, mqtt.MQTTMessage]] = queue.Queue(limits.MQTT_WAITING_MAX)
         self._client: mqtt.Client | None = None
@@ -63,14 +70,16 @@ class MqttAdapter:
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             self._client_id,
-            clean_session=False,
-            protocol=mqtt.MQTTv311,
+            clean_session=None if self._version == "5" else False,
+            protocol=mqtt.MQTTv5 if self._version == "5" else mqtt.MQTTv311,
             manual_ack=True,
             reconnect_on_failure=False,
         )
         if self._credentials[0]:
             client.username_pw_set(*self._credentials)
-        if self._tls:
+        if isinstance(self._tls, ssl.SSLContext):
+            client.tls_set_context(self._tls)
+        elif self._tls:
             client.tls_set()
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
@@ -82,22 +91,22 @@ class MqttAdapter:
             self._session += 1
             self._client = client
         try:
-            client.connect(self._host, self._port, keepalive=KEEPALIVE_S)
+            client.connect(self._host, self._port, keepalive=KEEPALIVE_S, **self._asked())
         except ssl.SSLError as error:
             raise Unavailable(
-                f"the MQTT broker {self._host}:{self._port} offers no TLS that can be trusted ({error}): correct its certificate or HUB_MQTT_URL; "
+                f"the MQTT broker {self._host}:{self._port} offers no TLS that can be trusted ({error}): correct its certificate or {self._where}; "
                 "the certificate of a CA of your own is named in SSL_CERT_FILE"
             ) from error
         except OSError as error:
             raise Unavailable(
-                f"the MQTT broker {self._host}:{self._port} cannot be reached ({error}): start it or correct HUB_MQTT_URL"
+                f"the MQTT broker {self._host}:{self._port} cannot be reached ({error}): start it or correct {self._where}"
             ) from error
         client.loop_start()
         if not self._subscribed.wait(CONNECT_S) or self._refusal:
             self.close()
             raise Unavailable(
                 f"the MQTT broker {self._host}:{self._port} {self._refusal or 'did not confirm the subscription in time'}: look at its log and at "
-                "what this client may do there, or correct HUB_MQTT_URL or HUB_MQTT_TOPICS"
+                f"what this client may do there, or correct {self._where} or its topics"
             )
         self._beat_sent, self._beat_missing_since = time.monotonic(), 0.0
 
@@ -120,6 +129,15 @@ class MqttAdapter:
         if client is not None:
             client.disconnect()
             client.loop_stop()
+
+    def _asked(self) -> dict[str, Any]:
+        """What MQTT 5 says at the start: keep the session, and never more under way than we hold."""
+        if self._version != "5":
+            return {}
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = self._session_expiry_s
+        properties.ReceiveMaximum = limits.MQTT_WAITING_MAX
+        return {"clean_start": False, "properties": properties}
 
     def _beat(self) -> None:
         now = time.monotonic()
@@ -145,6 +163,8 @@ class MqttAdapter:
                     self._client.ack(message.mid, message.qos)
 
         headers = {"topic": bytes(message._topic).decode("utf-8", "backslashreplace"), "retained": str(message.retain)}
+        if message.properties is not None:
+            headers |= trace_header(dict(getattr(message.properties, "UserProperty", [])).get("traceparent"))
         return Delivery(bytes(message.payload), "mqtt", datetime.now(UTC), headers, done)
 
     # -- paho's thread: nothing here may raise ---------------------------------------------------------------------------------------
