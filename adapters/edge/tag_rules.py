@@ -9,9 +9,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from adapters.edge.plant import UNKNOWN, ContextRule, CountRule, DowntimeRule, LimitRule, Rule, StateRule
-from adapters.edge.tracks import SLOTS_MAX, Counter, Machine, Mark, Placed, Stop, Track, When
+from adapters.edge.tracks import SLOTS_MAX, Counter, Machine, Mark, Stop, Track, When
 from events.base import Event
 from events.equipment import CounterReset, CountReported, DowntimeEnded, DowntimeStarted, LimitExceeded, LimitKept, StateChanged
+from events.errors import Refused
 from events.vocabulary import Name, Quantity
 from hub.intake.edge_document import EdgeFact
 from hub.intake.readings import Reading, Value
@@ -71,9 +72,12 @@ def _state(rule: StateRule, equipment: str, machine: Machine, said: Said) -> Ite
     if not track.is_present(said.when, said.reading.historical):
         if not track.reaches(said.when.effective):
             said.ignored = "late"
-        elif placed := track.put(mark, present=False):
-            yield _changed(rule, equipment, machine, mark, placed, said.when.effective)
+        elif placed := track.put_late(mark):
+            yield _changed(rule, equipment, machine, mark, placed.before, said.when.effective)
+            if placed.again and placed.after:
+                yield _changed(rule, equipment, machine, placed.after, mark, placed.after.when.effective)
         return
+    track.latest = mark
     settle = timedelta(seconds=rule.settle_s)
     if track.wait and said.when.effective - track.wait.when.effective >= settle:
         yield from _settled(rule, equipment, machine)
@@ -109,8 +113,8 @@ def _settled(rule: StateRule, equipment: str, machine: Machine) -> Iterator[Edge
 
 def _commit(rule: StateRule, equipment: str, machine: Machine, mark: Mark, heard: datetime, time: datetime | None) -> Iterator[EdgeFact]:
     """The present changes; downtime begins to be waited for, or ends. `time`: of what was in process then; None: what is now."""
-    if placed := machine.state.put(mark, present=True):
-        yield _changed(rule, equipment, machine, mark, placed, time)
+    if placed := machine.state.put(mark):
+        yield _changed(rule, equipment, machine, mark, placed.before, time)
     if (down := rule.downtime) is None or mark.value == UNKNOWN:
         return
     if mark.value not in (*down.running, *down.planned):
@@ -124,9 +128,11 @@ def _commit(rule: StateRule, equipment: str, machine: Machine, mark: Mark, heard
         machine.stop = None
 
 
-def _changed(rule: StateRule, equipment: str, machine: Machine, mark: Mark, placed: Placed, time: datetime | None) -> EdgeFact:
-    before = placed.before.value if placed.before else None
-    event = StateChanged(equipment=equipment, state=mark.value, previous=before, cause=_printable(mark.cause), **_in_process(machine, time))
+def _changed(rule: StateRule, equipment: str, machine: Machine, mark: Mark, before: Mark | None, time: datetime | None) -> EdgeFact:
+    previous = before.value if before else None
+    event = StateChanged(
+        equipment=equipment, state=mark.value, previous=previous, cause=_printable(mark.cause), **_in_process(machine, time)
+    )
     return _fact(event, mark.when, rule)
 
 
@@ -231,7 +237,9 @@ def _limit(rule: LimitRule, equipment: str, machine: Machine, said: Said) -> Ite
     known = (track.marks[-1] if track.marks else None) if present else track.at(said.when.effective)
     side = _side(rule, value, known.value if known else "within")
     mark = Mark(said.when, side, tag, value)
-    placed = track.put(mark, present=present)
+    if present:
+        track.latest = Mark(said.when, side, tag, value)
+    placed = track.put(mark) if present else track.put_late(mark)
     if placed is None:
         if known and known.number is not None and known.value == side:
             known.number = max(known.number, value) if side == "above" else min(known.number, value) if side == "below" else known.number
@@ -288,11 +296,14 @@ def _context(rule: ContextRule, equipment: str, machine: Machine, said: Said) ->
     present = track.is_present(said.when, said.reading.historical)
     if not present and not track.reaches(said.when.effective):
         said.ignored = "late"
-    elif not present or value != track.now:
-        if present and rule.field != "reason":  # what was counted so far belongs to what was in process so far
+    elif not present:
+        track.put_late(Mark(said.when, value))
+    else:
+        track.latest = Mark(said.when, value)
+        if value != track.now and rule.field != "reason":  # what was counted so far belongs to what was in process so far
             for count, counter in _pending(said.rules, machine):
                 yield _report(count, equipment, machine, counter)
-        track.put(Mark(said.when, value), present=present)
+        track.put(Mark(said.when, value))
 
 
 def _in_process(machine: Machine, time: datetime | None) -> dict[str, Any]:
@@ -329,7 +340,7 @@ def _key(value: Value) -> str:
 def _name(text: str) -> str | None:
     try:
         return _NAME.validate_python(text)
-    except ValidationError:
+    except (ValidationError, Refused):
         return None
 
 

@@ -31,16 +31,20 @@ class Mark(msgspec.Struct, array_like=True):
 
 
 class Placed(msgspec.Struct, array_like=True):
-    """Where a mark went: what was before it, what comes after it (None: it is the present)."""
+    """Where a mark went: what was before it, what comes after it (None: it is the present). `again`: what comes after was not known to be a
+    change, but what was thought to have gone on since `before`."""
 
     before: Mark | None
     after: Mark | None
+    again: bool = False
 
 
 class Track(msgspec.Struct, array_like=True):
-    """What something was, from when on: the last changes, in their order. `wait` is a change that has not held for long enough yet."""
+    """What something was, from when on: the last changes, in their order. `latest` is what it was by the last reading that said something of now,
+    `wait` a change that has not held for long enough yet."""
 
     marks: list[Mark] = []
+    latest: Mark | None = None
     wait: Mark | None = None
     heard: datetime | None = None  # the edge's clock, when `wait` was heard of
 
@@ -53,23 +57,36 @@ class Track(msgspec.Struct, array_like=True):
         return next((mark for mark in reversed(self.marks) if mark.when.effective <= time), None)
 
     def is_present(self, when: When, historical: bool) -> bool:
-        """Whether something is news of now: whatever comes live, in its order; of what is read back, only what is not older than the last change."""
-        return not historical or not self.marks or when.effective >= self.marks[-1].when.effective
+        """Whether something is news of now: whatever comes live, in its order; of what is read back, only what is not older than the latest."""
+        return not historical or self.latest is None or when.effective >= self.latest.when.effective
 
-    def put(self, mark: Mark, *, present: bool) -> Placed | None:
-        """Add a change; None where it is none. A late one goes to its time."""
-        place = len(self.marks)
-        if not present:
-            if any(m.when.effective == mark.when.effective and m.value == mark.value for m in self.marks):
-                return None
-            place = next((n for n in range(place, 0, -1) if self.marks[n - 1].when.effective <= mark.when.effective), 0)
+    def put(self, mark: Mark) -> Placed | None:
+        """Add a change of now; None where it is none."""
+        before = self.marks[-1] if self.marks else None
+        if before is not None and before.value == mark.value:
+            return None
+        self._insert(len(self.marks), mark)
+        return Placed(before, None)
+
+    def put_late(self, mark: Mark) -> Placed | None:
+        """Add a change of the past at its time; None where it is none. What is now stays."""
+        if any(m.when.effective == mark.when.effective and m.value == mark.value for m in self.marks):
+            return None
+        place = next((n for n in range(len(self.marks), 0, -1) if self.marks[n - 1].when.effective <= mark.when.effective), 0)
         before = self.marks[place - 1] if place else None
         if before is not None and before.value == mark.value:
             return None
+        if place == len(self.marks) and before is not None and self.latest is not None:
+            goes_on = Mark(self.latest.when, before.value, self.latest.cause, self.latest.number)
+            self._insert(place, mark, goes_on)
+            return Placed(before, goes_on, again=True)
         after = self.marks[place] if place < len(self.marks) else None
-        self.marks.insert(place, mark)
-        del self.marks[:-MARKS_MAX]
+        self._insert(place, mark)
         return Placed(before, after)
+
+    def _insert(self, place: int, *marks: Mark) -> None:
+        self.marks[place:place] = marks
+        del self.marks[:-MARKS_MAX]
 
     def reaches(self, time: datetime) -> bool:
         """Whether everything that changed since a time is still known."""
