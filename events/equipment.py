@@ -48,13 +48,16 @@ class StateChanged(Event):
 
 @event
 class CountReported(Event):
-    """Equipment made or rejected so many since the last count: `quantity`. `total` is the totaliser as it stood, in the same unit."""
+    """Equipment made or rejected so many since the last count: `quantity`. `total` is the totaliser as it stood, in the same unit.
+
+    A totaliser of a signed register may stand below zero; a quantity is never negative.
+    """
 
     type: ClassVar[str] = "equipment.count_reported"
     equipment: Name
     counter: Name
     quantity: Quantity
-    total: Quantity
+    total: Exact
     rejected: bool = False
     order: Name | None = None
     item: Name | None = None
@@ -66,13 +69,15 @@ class CountReported(Event):
 
 @event
 class CounterReset(Event):
-    """A totaliser fell from `before` to `after`: it was reset, or rolled over (`rolled_over`). What was counted between is in no count."""
+    """A totaliser fell from `before` to `after`: it rolled over, and what it counted is in the next count, or it was reset, and what was counted
+    between the two readings is in no count."""
 
     type: ClassVar[str] = "equipment.counter_reset"
     equipment: Name
     counter: Name
-    before: Quantity
-    after: Quantity
+    before: Exact
+    after: Exact
+    unit: Unit
     rolled_over: bool = False
 
     def stream(self) -> str:
@@ -81,7 +86,7 @@ class CounterReset(Event):
 
 @event
 class LimitExceeded(Event):
-    """A measured value went beyond a limit while `order` and `lot` were in process. `highest` says on which side."""
+    """A measured value went beyond a limit while `order` and `lot` were in process. `above` says on which side."""
 
     type: ClassVar[str] = "equipment.limit_exceeded"
     equipment: Name
@@ -100,7 +105,10 @@ class LimitExceeded(Event):
 
 @event
 class LimitKept(Event):
-    """A measured value is back within the limit that it had exceeded; `worst` is how far it went."""
+    """A measured value is back within the limit that it had exceeded; `worst` is how far it went.
+
+    Of several for one excursion (`equipment`, `tag`, `exceeded_at`) the first in effective time counts: late readings can show an earlier end.
+    """
 
     type: ClassVar[str] = "equipment.limit_kept"
     equipment: Name
@@ -132,7 +140,7 @@ class DowntimeStarted(Event):
 
 @event
 class DowntimeEnded(Event):
-    """It runs again."""
+    """It runs again, or stands as planned: `state`."""
 
     type: ClassVar[str] = "equipment.downtime_ended"
     equipment: Name

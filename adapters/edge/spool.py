@@ -193,6 +193,12 @@ class Spool:
             row = self._db.execute("select value from state where name = ?", (name,)).fetchone()
         return bytes(row[0]) if row else None
 
+    def states(self, prefix: str) -> dict[str, bytes]:
+        """All that was remembered under names that begin so."""
+        with self._mutex:
+            rows = self._db.execute("select name, value from state where substr(name, 1, ?) = ?", (len(prefix), prefix)).fetchall()
+        return {name: bytes(value) for name, value in rows}
+
     # -- out
 
     def waiting(self, limit: int, bytes_max: int) -> list[Spooled]:
