@@ -41,7 +41,7 @@ class Line:
 
 
 class Forwarder:
-    """Drives the line; `step()` for tests. `skewed` is called with the seconds when our clock is further from the hub's than it may be."""
+    """Drives the line; `step()` for tests. `skewed` is told how far our clock is ahead of the hub's each time it says its own."""
 
     def __init__(
         self,
@@ -158,8 +158,7 @@ class Forwarder:
         ours = self._now()
         self.line.last_heard_at = time_text(ours)
         self.line.skew_s = (ours - datetime.fromisoformat(answer.now)).total_seconds()
-        if abs(self.line.skew_s) > CLOCK_S:
-            self._skewed(self.line.skew_s)
+        self._skewed(self.line.skew_s)
         if not self.line.up:
             self.line.up, self.line.trouble, self.line.since = True, "", time.monotonic()
 

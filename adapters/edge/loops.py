@@ -8,14 +8,16 @@ import hashlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Protocol
+from datetime import datetime
 
+from adapters.edge.gaps import Sequences, told
+from adapters.edge.plant import Plant
+from adapters.edge.rules import Rules
 from adapters.edge.spool import Addition, Entry, Spool
 from events.errors import Unavailable
-from events.integration import GapDetected, GapFilled
 from hub import limits
 from hub.intake.delivery import Adapter, Delivery, LineOutcome, Outcome, PartOutcome
 from hub.intake.edge_document import EdgeDocument, EdgeFact
@@ -24,20 +26,7 @@ from hub.points import reach
 
 DOCUMENT = "edge"  # the transport of what the edge says itself
 READINGS_MAX = 2000  # of one pull
-RULES = "rules:"  # state names under which lanes' rules remember
-
-
-class Rules(Protocol):
-    """What turns readings into facts; pure, its state is kept with the readings."""
-
-    def fold(self, observed: Observed, state: bytes | None) -> tuple[Sequence[EdgeFact], bytes | None]: ...
-
-
-class NoRules:
-    """Readings are kept and nothing is made of them."""
-
-    def fold(self, observed: Observed, state: bytes | None) -> tuple[Sequence[EdgeFact], bytes | None]:
-        return [], state
+GAP_RULE = "gap/1"
 
 
 @dataclass
@@ -151,23 +140,13 @@ def _spooled(delivery: Delivery, key: str) -> Outcome:
 
 
 class ReadingLoop(EdgeLoop):
-    """Spools what a source of readings observed, each producer in a lane of its own, with the facts that rules make of it."""
+    """Spools what a source of readings observed, each producer in a lane of its own, with the facts that are made of it."""
 
-    def __init__(
-        self,
-        source: ReadingSource,
-        spool: Spool,
-        report: Callable[[str], None],
-        rules: Rules | None = None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
+    def __init__(self, source: ReadingSource, meaning: "Meaning", spool: Spool, report: Callable[[str], None]) -> None:
         super().__init__(source.name, spool, report)
-        self._source, self._rules, self._now = source, rules or NoRules(), now
-        self._states: dict[str, bytes | None] = {}
-        self._run = secrets.token_hex(4)
+        self._source, self._meaning = source, meaning
 
     def _connect(self) -> None:
-        self._states.clear()
         self._source.open(self._spool.state)
 
     def _disconnect(self) -> None:
@@ -177,12 +156,9 @@ class ReadingLoop(EdgeLoop):
         found = self._source.receive(READINGS_MAX, wait_s)
         if not found:
             return 0
-        states = dict(self._states)
-        additions = [self._addition(one, states) for one in found]
-        if self._until_durable(additions, stop) is None:
+        if not self._meaning.keep(found, lambda additions: self._until_durable(additions, stop) is not None):
             self._close()
             return 0
-        self._states = states
         for one in found:
             one.done()
             reach("edge acknowledged")
@@ -190,51 +166,72 @@ class ReadingLoop(EdgeLoop):
         self.seen.last_at, self.seen.taken = found[-1].received_at, self.seen.taken + count
         return max(count, 1)
 
-    def _addition(self, observed: Observed, states: dict[str, bytes | None]) -> Addition:
-        lane, name = observed.producer, RULES + observed.producer
-        before = states[name] if name in states else self._spool.state(name)
-        made, after = self._rules.fold(observed, before)
-        states[name] = after
-        facts = [*gap_facts(observed, self._spool.edge), *made]
-        memory = dict(observed.memory)
-        if after is not None and after != before:
-            memory[name] = after
-        if not (observed.readings or facts):
-            return Addition(lane, lambda first: [], memory)
-        document = EdgeDocument(
-            self._spool.edge, self._spool.epoch, lane, 0, self._run, observed.producer, observed.received_at, observed.readings, facts
-        )
+
+class Meaning:
+    """What all sources of an edge share: rules and producers' numbers, what they remember, and documents made of it.
+
+    One call at a time, until what it led to is durable: what is remembered must never be ahead of what is kept.
+    """
+
+    def __init__(self, plant: Plant, spool: Spool) -> None:
+        self._rules, self._sequences, self._spool = Rules(plant, spool.edge), Sequences(plant.sequences), spool
+        self._state = spool.states("")
+        self._run = secrets.token_hex(4)
+        self._busy = threading.Lock()
+
+    def keep(self, found: Sequence[Observed], durable: Callable[[Sequence[Addition]], bool]) -> bool:
+        """Make what was observed durable by `durable`, with the facts that it led to; whether that was done."""
+        with self._busy:
+            made: dict[str, bytes] = {}
+            return self._kept([self._observed(one, made) for one in found], made, durable)
+
+    def due(self, now: datetime, durable: Callable[[Sequence[Addition]], bool]) -> bool:
+        """The same for facts that time alone brings."""
+        with self._busy:
+            made: dict[str, bytes] = {}
+            additions = []
+            for producer, missed in self._sequences.due(now, self._state).items():
+                made |= missed.state
+                additions.append(
+                    self._addition(
+                        Observed(producer, now), [*told(self._spool.edge, missed.gaps, missed.filled, now, GAP_RULE)], missed.state
+                    )
+                )
+            for producer, folded in self._rules.due(now, self._state).items():
+                made |= folded.state
+                additions.append(self._addition(Observed(producer, now), folded.facts, folded.state))
+            return not additions or self._kept(additions, made, durable)
+
+    def say(self, lane: str, facts: Sequence[EdgeFact], durable: Callable[[Sequence[Addition]], bool]) -> bool:
+        """Facts that the edge has to say of itself."""
+        return durable([self._addition(Observed(lane, facts[0].occurred_at), facts, {})])
+
+    def _kept(self, additions: Sequence[Addition], made: dict[str, bytes], durable: Callable[[Sequence[Addition]], bool]) -> bool:
+        if not durable(additions):
+            return False
+        self._state |= made
+        return True
+
+    def _observed(self, observed: Observed, made: dict[str, bytes]) -> Addition:
+        state = ChainMap(made, self._state)
+        timed = self._rules.timed(observed)
+        missed = self._sequences.fold(timed, state)
+        folded = self._rules.fold(missed.observed, state)
+        made |= {**missed.state, **folded.state}
+        gaps, filled = [*observed.gaps, *missed.gaps], [*observed.filled, *missed.filled]
+        facts = [*told(self._spool.edge, gaps, filled, observed.received_at, GAP_RULE), *folded.facts]
+        return self._addition(missed.observed, facts, {**observed.memory, **missed.state, **folded.state})
+
+    def _addition(self, observed: Observed, facts: Sequence[EdgeFact], memory: Mapping[str, bytes]) -> Addition:
+        lane, at = observed.producer, observed.received_at
+        document = EdgeDocument(self._spool.edge, "", lane, 0, observed.producer, at, observed.readings, facts, self._run)
 
         def make(first: int) -> list[Entry]:
-            numbered = replace(document, epoch=self._spool.epoch, n=first)
-            return [Entry(numbered.json(), DOCUMENT, observed.received_at)]
+            if not (observed.readings or facts):
+                return []
+            return [Entry(replace(document, epoch=self._spool.epoch, n=first).json(), DOCUMENT, at)]
 
         return Addition(lane, make, memory)
-
-
-def gap_facts(observed: Observed, edge: str) -> list[EdgeFact]:
-    """What a source says is missing, or has come after all, as facts."""
-    found: list[EdgeFact] = []
-    for gap in observed.gaps:
-        event = GapDetected.of(
-            {
-                "gap": gap.id,
-                "edge": edge,
-                "producer": gap.producer,
-                "kind": gap.kind,
-                "reason": gap.reason,
-                "first": gap.first,
-                "last": gap.last,
-                "since": gap.since,
-                "until": gap.until,
-                "tags": list(gap.tags),
-            }
-        )
-        found.append(EdgeFact(event, observed.received_at, "gap/1"))
-    for filled in observed.filled:
-        event_ = GapFilled.of({"gap": filled.gap, "edge": edge, "producer": filled.producer, "how": filled.how})
-        found.append(EdgeFact(event_, observed.received_at, "gap/1"))
-    return found
 
 
 class Numbers:

@@ -42,11 +42,11 @@ class EdgeDocument:
     epoch: str
     lane: str
     n: int
-    run: str
     producer: str
     received_at: datetime
     readings: Sequence[Reading] = ()
     facts: Sequence[EdgeFact] = field(default=())
+    run: str = ""
 
     def json(self) -> bytes:
         """Its bytes, as they are spooled and kept."""

@@ -13,7 +13,8 @@ import pytest
 from adapters.edge import forwarder as forwarding
 from adapters.edge import wire
 from adapters.edge.forwarder import Forwarder
-from adapters.edge.loops import ReadingLoop
+from adapters.edge.loops import Meaning, ReadingLoop
+from adapters.edge.plant import Plant
 from adapters.edge.spool import Entry, Spool
 from events.errors import Refused, Unavailable
 from hub.app.demo.line import CUT, HOLD, PASS
@@ -257,7 +258,7 @@ def test_readings_and_gaps_are_in_the_log_with_their_bytes(hub: EdgeHub, spool: 
     gap = Gap("g1", "press", "sequence", "3 to 5 did not come", first=3, last=5)
     done = []
     source = Source(Observed("press", AT, readings, [gap], memory={"m": b"1"}, done=lambda: done.append(spool.state("m"))))
-    loop = ReadingLoop(source, spool, print)
+    loop = ReadingLoop(source, Meaning(Plant(), spool), spool, print)
     assert loop.step(STOP) == len(values)
     assert done == [b"1"], "acknowledged when it was durable"
     drain(hub.line(spool))
@@ -271,7 +272,7 @@ def test_readings_and_gaps_are_in_the_log_with_their_bytes(hub: EdgeHub, spool: 
 
 
 def test_an_edges_document_by_another_road_is_held(hub: EdgeHub, spool: Spool) -> None:
-    loop = ReadingLoop(Source(Observed("press", AT, [Reading("t", 1, AT)])), spool, print)
+    loop = ReadingLoop(Source(Observed("press", AT, [Reading("t", 1, AT)])), Meaning(Plant(), spool), spool, print)
     loop.step(STOP)
     (document,) = spool.waiting(1, 1 << 20)
     from hub.app.wiring import mappings

@@ -154,7 +154,8 @@ def enrol(name: str, out: Path | None, url: str | None, json_: bool) -> int:
 
 _FIRST = """\
 edge: {edge}
-time_zone: UTC                # the plant's, for local times
+plant:
+  zone: UTC                   # IANA, for times without an offset
 hub:
   url: {url}
 spool:

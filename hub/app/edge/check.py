@@ -13,7 +13,7 @@ from hub.app.edge.config import Configured
 def checks(configured: Configured) -> Iterator[dict[str, Any]]:
     """A row a check: what, ok, seen."""
     config = configured.config
-    yield {"what": "configuration", "ok": True, "seen": f"{configured.document.path} of edge {config.edge}, plant time {config.time_zone}"}
+    yield {"what": "configuration", "ok": True, "seen": f"{configured.document.path} of edge {config.edge}, plant time {config.plant.zone}"}
     yield _row("spool", lambda: _spool(configured))
     yield _row("line to the hub", lambda: _line(configured))
     for part in config.folders:

@@ -5,15 +5,15 @@ Paths in it are relative to the file. Passwords do not stand in it: it names the
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
+from adapters.edge.plant import Plant
 from hub.app.settings import ConfigError
 
 Place = tuple[str | int, ...]
@@ -26,14 +26,6 @@ def _bytes(value: object) -> int:
     if not match:
         raise ValueError("is no size: write for example 512MiB or 2GiB")
     return int(match[1]) * _SIZES[match[2]]
-
-
-def _zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"{value[:60]!r} is no IANA time zone: write one such as Europe/Berlin") from None
-    return value
 
 
 def _hub_url(value: str) -> str:
@@ -82,7 +74,7 @@ class EdgeConfig(_Part):
     """All of edge.yaml. Parts of sources that are not read here are checked by their own classes when they are opened (`sources`)."""
 
     edge: SourceName
-    time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    plant: Plant = Plant()
     hub: HubLine
     spool: SpoolPart = SpoolPart()
     listen: Annotated[str, StringConstraints(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:8090"
@@ -90,7 +82,6 @@ class EdgeConfig(_Part):
     mqtt: tuple[Any, ...] = ()
     sparkplug: tuple[Any, ...] = ()
     opcua: tuple[Any, ...] = ()
-    rules: Mapping[str, Any] = Field(default_factory=dict)
 
 
 class Document:

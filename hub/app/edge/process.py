@@ -8,22 +8,26 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
-from adapters.edge.forwarder import Forwarder
-from adapters.edge.loops import DeliveryLoop, EdgeLoop, Numbers
-from adapters.edge.spool import Spool
+from adapters.edge.forwarder import CLOCK_S, Forwarder
+from adapters.edge.loops import DeliveryLoop, EdgeLoop, Meaning, Numbers
+from adapters.edge.spool import Addition, Spool
 from adapters.http_queue import HttpQueue
 from events.canonical import time_text
 from events.errors import HubError, Unavailable
+from events.integration import ClockSkewDetected
 from hub import limits
 from hub.app.edge.config import Configured
 from hub.app.settings import ConfigError
+from hub.intake.edge_document import EdgeFact
 
 _log = logging.getLogger(__name__)
 LOOK_S = 2.0
+TIMER_S = 1.0
 WARN_S = 3600.0  # a spool that is full within this long is told
 
 
@@ -41,8 +45,10 @@ class Edge:
             keep_s=config.spool.keep_hours * 3600,
         )
         self.posts = HttpQueue(limits.HTTP_WAITING_MAX, limits.HTTP_WAITING_BYTES_MAX)
+        self.meaning = Meaning(config.plant, self.spool)
+        self._skew_told = False
         self.loops: list[EdgeLoop] = [DeliveryLoop(self.posts, "http", self.spool, report), *self._sources()]
-        self.forwarder = Forwarder(self.spool, config.hub.url, tls_of(configured), rate_max=config.hub.rate_max)
+        self.forwarder = Forwarder(self.spool, config.hub.url, tls_of(configured), rate_max=config.hub.rate_max, skewed=self._skewed)
         self.numbers = Numbers(self.spool)
 
     def _sources(self) -> Iterator[EdgeLoop]:
@@ -60,6 +66,7 @@ class Edge:
         works += [
             (self.forwarder.name, lambda: self.forwarder.run(stop, self._report)),
             ("numbers", lambda: self._look(stop)),
+            ("timers", lambda: self._timers(stop)),
             ("http", lambda: serve(self, stop)),
         ]
         threads = [threading.Thread(target=_guarded(name, work, stop), name=name, daemon=True) for name, work in works]
@@ -99,6 +106,28 @@ class Edge:
                 for one in self.loops
             ],
         }
+
+    def _timers(self, stop: threading.Event) -> None:
+        """Facts that time alone brings: a threshold passed, a producer silent. The clock runs on from the start, whatever is done to the machine's."""
+        began, from_ = time.monotonic(), datetime.now(UTC)
+        while not stop.wait(TIMER_S):
+            self.meaning.due(from_ + timedelta(seconds=time.monotonic() - began), self._durable)
+
+    def _durable(self, additions: Sequence[Addition]) -> bool:
+        self.spool.append_all(additions)
+        return True
+
+    def _skewed(self, seconds: float) -> None:
+        """Our clock against the hub's: told once an episode."""
+        beyond = abs(seconds) > CLOCK_S
+        if beyond and not self._skew_told:
+            at = datetime.now(UTC)
+            event = ClockSkewDetected(
+                edge=self.spool.edge, clock=f"edge {self.spool.edge}", seconds=Decimal(f"{seconds:.3f}"), compared_with="hub"
+            )
+            self.meaning.say("edge", [EdgeFact(event, at, "clock/1", time_quality="edge_clock")], self._durable)
+            self._report(f"our clock is {seconds:+.1f} s from the hub's: set it; nothing is ordered by it")
+        self._skew_told = beyond
 
     def _look(self, stop: threading.Event) -> None:
         warned = False
