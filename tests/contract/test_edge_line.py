@@ -258,7 +258,7 @@ def test_readings_and_gaps_are_in_the_log_with_their_bytes(hub: EdgeHub, spool: 
     gap = Gap("g1", "press", "sequence", "3 to 5 did not come", first=3, last=5)
     done = []
     source = Source(Observed("press", AT, readings, [gap], memory={"m": b"1"}, done=lambda: done.append(spool.state("m"))))
-    loop = ReadingLoop(source, Meaning(Plant(), spool), spool, print)
+    loop = ReadingLoop(source, Meaning(Plant(clock=None), spool), spool, print)
     assert loop.step(STOP) == len(values)
     assert done == [b"1"], "acknowledged when it was durable"
     drain(hub.line(spool))

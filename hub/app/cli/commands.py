@@ -21,6 +21,8 @@ replay_app = typer.Typer(help="Fold the log anew beside live traffic, compare, s
 relay_app = typer.Typer(help="The relay that publishes the log on Kafka.", no_args_is_help=True)
 edge_app = typer.Typer(help="A plant's edge: spools what its sources say and forwards it to the hub.", invoke_without_command=True)
 app.add_typer(edge_app, name="edge")
+simulate_app = typer.Typer(help="Let something go wrong in the demo, from outside of the hub.", no_args_is_help=True)
+app.add_typer(simulate_app, name="simulate")
 app.add_typer(events_app, name="events")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(replay_app, name="replay")
@@ -292,3 +294,15 @@ def edge_withdraw(name: Annotated[str, typer.Argument(metavar="EDGE")], json_: J
     from hub.app.cli.edge import withdraw
 
     return withdraw(name, json_)
+
+
+@simulate_app.command("outage")
+def simulate_outage(
+    seconds: Annotated[float, typer.Option(min=1, max=86400, help="How long the line is away.")] = 60.0,
+    hold: Annotated[bool, typer.Option("--hold", help="The line accepts and says nothing, instead of refusing.")] = False,
+    json_: Json = False,
+) -> int:
+    """Cut the demo's line between the plant's edge and the hub, and watch the backlog; exit 1 if it does not drain afterwards."""
+    from hub.app.cli.simulate import outage
+
+    return outage(seconds, hold, json_)
