@@ -13,10 +13,10 @@ from events.logistics import HandlingUnitUnpacked
 from events.vocabulary import bounded, sscc18
 from hub.log.codec import receipt_key
 from hub.log.follow import Cursor
-from projections.base import Table, TableView, insert
+from projections.base import Rows, Table, TableView
 from projections.genealogy_edges import edges, untracked
 from projections.naming import named, things, traced
-from projections.undone import REVERSAL, keep_reversals, mark_undone
+from projections.undone import REVERSAL, mark_undone, reversals
 
 NODE_KINDS = ("lot", "serial", "handling_unit", "order", "purchase_order", "asn", "shipment")
 _STATE = {"undone": "boolean not null", "made": "bigint not null", "position": "bigint not null"}
@@ -85,13 +85,14 @@ CONTENT = Table(
     technical=_TECHNICAL,
     indexes=("kind, id", "position"),
 )
-ALIAS = Table("alias", {"alias": "text", "kind": "text", "id": "text", "position": "bigint not null"}, key=("alias", "kind", "id"))
+ALIAS = Table("alias", {"alias": "text", "kind": "text", "id": "text", "position": "bigint not null"}, key=("alias", "kind", "id"), first=True)
 # Lots and serials as their item calls them; which items come in lots.
 TRACED = Table(
     "traced",
     {"kind": "text", "id": "text", "item": "text", "name": "text not null", "position": "bigint not null"},
     key=("kind", "id", "item"),
     indexes=("item",),
+    first=True,
 )
 HELD = Table(
     "held",
@@ -106,7 +107,7 @@ HELD = Table(
     technical=("position", "raw"),
     indexes=("raw", "refused"),
 )
-SETTLED = Table("settled", {"entry": "uuid", "position": "bigint not null"}, key=("entry",))
+SETTLED = Table("settled", {"entry": "uuid", "position": "bigint not null"}, key=("entry",), first=True)
 
 
 class Genealogy(TableView):
@@ -115,20 +116,23 @@ class Genealogy(TableView):
     name = "genealogy"
     tables = (EDGE, EMPTIED, MENTION, CONTENT, ALIAS, TRACED, HELD, SETTLED, REVERSAL)
 
-    def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
-        """Rows of the batch, then the marks of what was undone, whichever of the two facts came first."""
-        insert(cursor, EDGE, (row for fact in facts for row in _edges(fact)))
-        insert(cursor, EMPTIED, (row for fact in facts for row in _emptied(fact)))
-        insert(cursor, MENTION, (row for fact in facts for row in _mentions(fact)))
-        insert(cursor, CONTENT, (row for fact in facts for row in _contents(fact)))
+    def rows(self, facts: Sequence[Recorded]) -> Rows:
+        """What the facts say, but not what was undone."""
+        yield reversals(facts)
+        yield EDGE, (row for fact in facts for row in _edges(fact))
+        yield EMPTIED, (row for fact in facts for row in _emptied(fact))
+        yield MENTION, (row for fact in facts for row in _mentions(fact))
+        yield CONTENT, (row for fact in facts for row in _contents(fact))
         for names, of in ((ALIAS, _aliases), (TRACED, _traced)):
             first = {row: fact.position for fact in reversed(facts) for row in of(fact)}
-            insert(cursor, names, ((*row, at) for row, at in first.items()), ignore_known=True)
-        insert(cursor, HELD, (row for fact in facts for row in _held(fact)))
-        insert(cursor, SETTLED, (row for fact in facts for row in _settled(fact)), ignore_known=True)
-        keep_reversals(cursor, facts)
+            yield names, ((*row, at) for row, at in first.items())
+        yield HELD, (row for fact in facts for row in _held(fact))
+        yield SETTLED, (row for fact in facts for row in _settled(fact))
+
+    def settle(self, cursor: Cursor, first: int, last: int) -> None:
+        """The marks of what was undone, whichever of the two facts came first."""
         for table in ("edge", "emptied", "mention", "content"):
-            mark_undone(cursor, table, facts[0].position, facts[-1].position)
+            mark_undone(cursor, table, first, last)
 
 
 def _edges(fact: Recorded) -> Iterator[tuple[Any, ...]]:

@@ -10,10 +10,10 @@ from typing import Any
 from events.base import Recorded
 from hub.log.codec import receipt_key
 from hub.log.follow import Cursor
-from projections.base import EXCEPTION_TABLE, Table, TableView, insert
+from projections.base import EXCEPTION_TABLE, Rows, Table, TableView
 from projections.movements import OWN, movements
 from projections.naming import identity, subject_sql
-from projections.undone import REVERSAL, keep_reversals
+from projections.undone import REVERSAL, any_reversal, reversals
 
 _NAMES = ("account", "status", "item", "lot", "serial", "unit")
 _NAMES_SQL = ", ".join(_NAMES)
@@ -69,12 +69,15 @@ class Stock(TableView):
     name = "stock"
     tables = (MOVEMENT, BALANCE, INSTANT, REVERSAL, EXCEPTION_TABLE)
 
-    def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
-        """Movement lines of the batch, the inverse lines of what is reversed, then balances, instants and exceptions of what was touched."""
-        window: dict[str, Any] = {"first": facts[0].position, "last": facts[-1].position, "own": OWN + "%"}
-        more_reversals = keep_reversals(cursor, facts)
-        insert(cursor, MOVEMENT, (line for fact in facts for line in _lines(fact)))
-        gone = cursor.execute(_TAKE_BACK, window).fetchall() if more_reversals else []
+    def rows(self, facts: Sequence[Recorded]) -> Rows:
+        """Movement lines."""
+        yield reversals(facts)
+        yield MOVEMENT, (line for fact in facts for line in _lines(fact))
+
+    def settle(self, cursor: Cursor, first: int, last: int) -> None:
+        """The inverse lines of what is reversed, then balances, instants and exceptions of what was touched."""
+        window: dict[str, Any] = {"first": first, "last": last, "own": OWN + "%"}
+        gone = cursor.execute(_TAKE_BACK, window).fetchall() if any_reversal(cursor, first, last) else []
         cursor.execute(_INVERT, window)
         cursor.execute(_BALANCE, window)
         cursor.execute(_INSTANTS, {**window, "gone": [identity for identity, _ in gone], "gone_at": [at for _, at in gone]})

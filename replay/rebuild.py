@@ -59,7 +59,7 @@ def _rebuild_one(ground: Ground, view: TableView, target: int, progress: Callabl
         shadow = Shadow(session, view)
         if restart or not shadow.begun:
             shadow.restart()
-        while folded := shadow.step(batch, target):
+        for folded in shadow.fill(batch, target):
             events += folded
             progress(Progress(view.name, events, shadow.position(), target, time.monotonic() - started))
         digest = shadow.seal()

@@ -15,9 +15,9 @@ from psycopg import IsolationLevel, sql
 
 from events.errors import Unavailable
 from hub import limits
-from hub.log.follow import Tables, live_schema, shadow_schema
+from hub.log.follow import Tables, live_schema, misfit, position, shadow_schema, shape
 from hub.log.store import Log
-from projections.base import Table, TableView
+from projections.base import Bare, Table, TableView
 from projections.digest import view_digest
 
 # A table is not there, or it is another one: it lacks columns, or they have types that do not compare.
@@ -48,6 +48,16 @@ class ReplayTables(Tables):
     def attempt(self) -> AbstractContextManager[object]:
         """What fails inside leaves the transaction as it was before."""
         return self.cursor.connection.transaction()
+
+    def dress(self, view: TableView, schema: str) -> None:
+        """Make of the bare tables of a schema what the view's own fold would have made of the same facts, and go on with."""
+        self.lock(schema)
+        last = position(self, schema)
+        try:
+            Bare(view).dress(self.cursor, last)
+        except psycopg.IntegrityError as error:
+            raise misfit(schema, 1, last, error) from error
+        self.cursor.execute("update position set shape = %s", [shape(view)])
 
     def drop(self, schema: str) -> None:
         """Throw a schema away, if it is there."""

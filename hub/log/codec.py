@@ -5,6 +5,7 @@ import hashlib
 import struct
 import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -61,6 +62,7 @@ def receipt_bytes(source: str, business_key: str) -> bytes:
     return hashlib.sha256(f"{source}\x00{business_key}".encode()).digest()[:16]
 
 
+@lru_cache(maxsize=4096)  # views ask for each fact of a batch several times
 def receipt_key(source: str, business_key: str) -> uuid.UUID:
     """The same as the uuid that PostgreSQL keeps."""
     return uuid.UUID(bytes=receipt_bytes(source, business_key))
@@ -122,12 +124,26 @@ def packed(row: Row, position: int, version: int, recorded: int) -> bytes:
     return _HEAD(14, 8, position, 8, version, 8, recorded, len(stream)) + stream + row.body
 
 
+def _said(meta: bytes) -> dict[str, Any]:
+    """What the bytes of `_meta` say."""
+    known = _saids.get(meta)
+    if known is None:
+        known = canonical.loads(meta)
+        if isinstance(known, dict) and "details" not in known:  # those are of one fact alone
+            if len(_saids) > 1000:
+                _saids.clear()
+            _saids[meta] = known
+    return known
+
+
+_saids: dict[bytes, dict[str, Any]] = {}
+
+
 def decode(row: tuple[Any, ...]) -> Recorded:
     """The recorded fact of a row that was selected as `COLUMNS`. Raises `Corrupt` where it does not fit its type."""
     position, stream, version, type_, schema_version, source, key, occurred_at, effective_at, recorded_at, meta, data = row
     try:
-        said = canonical.loads(bytes(meta))
-        envelope = Envelope(source=source, key=key, occurred_at=occurred_at, effective_at=effective_at, **said)
+        envelope = Envelope(source=source, key=key, occurred_at=occurred_at, effective_at=effective_at, **_said(bytes(meta)))
     except (Refused, TypeError) as error:
         raise Corrupt(f"the envelope of the fact at position {position} does not decode: {error}") from error
     if stream.startswith(AGGREGATE):

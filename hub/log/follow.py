@@ -297,15 +297,18 @@ def step(tables: Tables, view: View, schema: str, limit: int, upto: int | None =
     try:
         tables.fold(view, facts)
     except psycopg.IntegrityError as error:
-        raise Corrupt(
-            f"facts {last + 1} to {facts[-1].position} do not fit what the view in schema {schema} holds: {error}; {_remedy(schema)}"
-        ) from error
+        raise misfit(schema, last + 1, facts[-1].position, error) from error
     reach("view written")
     if not tables.move(last, facts[-1].position):
         raise Corrupt(f"the view in schema {schema} was moved from position {last} by somebody else while it was locked")
     reach("position moved")
     telemetry.folded("follow batch" if schema == live_schema(view.name) else "replay batch", view.name, facts, time.perf_counter() - began)
     return len(facts)
+
+
+def misfit(schema: str, first: int, last: int, error: psycopg.IntegrityError) -> Corrupt:
+    """The refusal of facts whose rows break a key of the view."""
+    return Corrupt(f"facts {first} to {last} do not fit what the view in schema {schema} holds: {error}; {_remedy(schema)}")
 
 
 def check_whole(last: int, positions: Sequence[int]) -> None:
