@@ -1,9 +1,9 @@
 """What every view shares: the description of its tables, bulk writes, exception rows, and the identity of a fact in a view.
 
 A view is one file: its tables, its fold, its queries. A fold has two halves: `rows` derives rows from facts by pure functions, `settle` keeps
-totals by set-based SQL over the rows of a span of positions, so that the result does not depend on how the log was cut into batches. That is
-why a rebuild may write the rows of the whole log first and settle once (`Bare`). Every row names the position that last changed it. A view that finds something a person must decide keeps a table `exception` (`EXCEPTION_TABLE`); `hub exceptions` reads them
-all.
+totals by set-based SQL over the rows of a span of positions, so that the result does not depend on how the log was cut into batches; so a
+rebuild may write the rows of the whole log first and settle once (`Bare`). Every row names the position that last changed it. A view that
+finds something a person must decide keeps a table `exception` (`EXCEPTION_TABLE`); `hub exceptions` reads them all.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,9 +42,9 @@ class Table:
 
     def dress(self) -> str:
         """What makes of a bare table with rows what `ddl` would have let in."""
-        again = f"row_number() over (partition by {', '.join(self.key)} order by position)"
-        later = f"delete from {self.name} t using (select ctid, {again} as n from {self.name}) r where t.ctid = r.ctid and r.n > 1;"
-        return "\n".join([*([later] if self.first else []), f"alter table {self.name} add {self._key()};", *self._indexes()])
+        again = f"select ctid, row_number() over (partition by {', '.join(self.key)} order by position) as n from {self.name}"  # noqa: S608
+        later = [f"delete from {self.name} t using ({again}) r where t.ctid = r.ctid and r.n > 1;"] if self.first else []  # noqa: S608
+        return "\n".join([*later, f"alter table {self.name} add {self._key()};", *self._indexes()])
 
     def _body(self) -> str:
         return ", ".join(f"{name} {type_}" for name, type_ in self.columns.items())
@@ -141,7 +141,8 @@ def _copy(cursor: Cursor, table: Table, rows: Iterable[Sequence[Any]]) -> None:
     if first is None:
         return
     name, columns = sql.Identifier(table.name), sql.SQL(", ").join(map(sql.Identifier, table.columns))
-    with cursor.copy(sql.SQL("copy {} ({}) from stdin").format(name, columns)) as copy:
+    with cursor.copy(sql.SQL("copy {} ({}) from stdin (format binary)").format(name, columns)) as copy:
+        copy.set_types(["int4" if kind.split()[0] == "int" else kind.split()[0] for kind in table.columns.values()])
         copy.write_row(first)
         for row in rows:
             copy.write_row(row)

@@ -5,13 +5,16 @@ import hashlib
 import struct
 import uuid
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
+import msgspec
+
 from events import canonical
 from events.base import Envelope, Event, Fact, Recorded, decoded, microseconds
-from events.errors import Corrupt, Refused
+from events.errors import Corrupt
 from events.vocabulary import bounded
 
 _META = ("time_quality", "correlation", "causation", "actor", "mapping", "raw", "traceparent")
@@ -124,27 +127,33 @@ def packed(row: Row, position: int, version: int, recorded: int) -> bytes:
     return _HEAD(14, 8, position, 8, version, 8, recorded, len(stream)) + stream + row.body
 
 
-def _said(meta: bytes) -> dict[str, Any]:
-    """What the bytes of `_meta` say."""
-    known = _saids.get(meta)
-    if known is None:
-        known = canonical.loads(meta)
-        if isinstance(known, dict) and "details" not in known:  # those are of one fact alone
-            if len(_saids) > 1000:
-                _saids.clear()
-            _saids[meta] = known
-    return known
+class _Said(msgspec.Struct, forbid_unknown_fields=True):
+    """What `_meta` writes, with the envelope's own defaults."""
+
+    time_quality: str = "offset"
+    correlation: str | None = None
+    causation: str | None = None
+    actor: str | None = None
+    mapping: str = ""
+    raw: str = ""
+    traceparent: str = ""
+    details: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-_saids: dict[bytes, dict[str, Any]] = {}
+_said = msgspec.json.Decoder(_Said, float_hook=Decimal).decode
 
 
 def decode(row: tuple[Any, ...]) -> Recorded:
     """The recorded fact of a row that was selected as `COLUMNS`. Raises `Corrupt` where it does not fit its type."""
     position, stream, version, type_, schema_version, source, key, occurred_at, effective_at, recorded_at, meta, data = row
     try:
-        envelope = Envelope(source=source, key=key, occurred_at=occurred_at, effective_at=effective_at, **_said(bytes(meta)))
-    except (Refused, TypeError) as error:
+        said = _said(meta)
+        envelope = Envelope(
+            source=source, key=key, occurred_at=occurred_at, effective_at=effective_at, time_quality=said.time_quality,
+            correlation=said.correlation, causation=said.causation, actor=said.actor, mapping=said.mapping, raw=said.raw,
+            traceparent=said.traceparent, details=said.details,
+        )  # fmt: skip
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError) as error:
         raise Corrupt(f"the envelope of the fact at position {position} does not decode: {error}") from error
     if stream.startswith(AGGREGATE):
         return Recorded(position, stream, version, recorded_at, Fact(envelope, AggregateEvent(stream, type_, bytes(data))))

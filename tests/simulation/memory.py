@@ -244,7 +244,11 @@ class MemoryTables(ReplayTables):
         known = self._schema(schema)
         before = known.shape, known.dressed
         known.shape, known.dressed = shape(view), True
-        self.cursor.undone_by(lambda: (setattr(known, "shape", before[0]), setattr(known, "dressed", before[1])))
+
+        def undo() -> None:
+            known.shape, known.dressed = before
+
+        self.cursor.undone_by(undo)
 
     def attempt(self) -> AbstractContextManager[object]:
         return contextlib.nullcontext()
