@@ -22,7 +22,7 @@ class Table:
     """A table of a view. `columns` maps names to SQL types, `key` is the primary key, `technical` names the columns that a digest of
     business content leaves out (positions, ids): what the same facts in another order would change. `indexes` are column lists. `unique` is
     a column that stands for a key whose own columns may be too long for an index entry (`naming.identity`). `first`: of several rows with
-    one key the one of the lowest position stays."""
+    one key the one of the lowest position stays. `lookups`: more indexes, that only queries use: a rebuild makes them last."""
 
     name: str
     columns: Mapping[str, str]
@@ -31,20 +31,25 @@ class Table:
     indexes: tuple[str, ...] = ()
     unique: str = ""
     first: bool = field(default=False, compare=False)
+    lookups: tuple[str, ...] = ()
 
     def ddl(self) -> str:
         """The table with its key and indexes."""
-        return "\n".join([f"create table {self.name} ({self._body()}, {self._key()});", *self._indexes()])
+        return "\n".join([f"create table {self.name} ({self._body()}, {self._key()});", *self._made(self.indexes + self.lookups)])
 
     def bare(self) -> str:
         """The table without them."""
         return f"create table {self.name} ({self._body()});"
 
     def dress(self) -> str:
-        """What makes of a bare table with rows what `ddl` would have let in."""
+        """What makes of a bare table with rows what `ddl` would have let in, without `lookups`."""
         again = f"select ctid, row_number() over (partition by {', '.join(self.key)} order by position) as n from {self.name}"  # noqa: S608
         later = [f"delete from {self.name} t using ({again}) r where t.ctid = r.ctid and r.n > 1;"] if self.first else []  # noqa: S608
-        return "\n".join([*later, f"alter table {self.name} add {self._key()};", *self._indexes()])
+        return "\n".join([*later, f"alter table {self.name} add {self._key()};", *self._made(self.indexes)])
+
+    def finish(self) -> str:
+        """What a dressed table still lacks."""
+        return "\n".join(self._made(self.lookups))
 
     def _body(self) -> str:
         return ", ".join(f"{name} {type_}" for name, type_ in self.columns.items())
@@ -52,8 +57,8 @@ class Table:
     def _key(self) -> str:
         return f"unique ({self.unique})" if self.unique else f"primary key ({', '.join(self.key)})"
 
-    def _indexes(self) -> list[str]:
-        return [f"create index on {self.name} ({columns});" for columns in self.indexes]
+    def _made(self, indexes: Iterable[str]) -> list[str]:
+        return [f"create index on {self.name} ({columns});" for columns in indexes]
 
 
 # An exception is open as long as its row is there; a fact that settles it removes the row. `subject` names it within its kind.
@@ -118,10 +123,13 @@ class Bare:
 
     def dress(self, cursor: Cursor, last: int) -> None:
         """Keys, indexes, and what follows from all rows up to a position."""
+        cursor.execute("set local default_statistics_target = 10")  # enough to choose a plan by, and a tenth of the rows
         for table in self._view.tables:
             cursor.execute(table.dress().encode())
             cursor.execute(sql.SQL("analyze {}").format(sql.Identifier(table.name)))
         self._view.settle(cursor, 1, last)
+        for table in self._view.tables:
+            cursor.execute(table.finish().encode())
 
 
 def insert(cursor: Cursor, table: Table, rows: Iterable[Sequence[Any]]) -> None:

@@ -52,20 +52,27 @@ _NAME_FIELDS = {
 _MANY_FIELDS = {"purchase_orders": "purchase_order", "handling_units": "handling_unit"}
 
 
-@lru_cache(maxsize=None)
-def _fields(cls: Any) -> tuple[list[tuple[str, Role]], list[tuple[str, str]], list[tuple[str, str]]]:
-    """The fields of an event class that hold things, with their part in it; that name one object, and that name many, with its kind."""
-    roles = _ROLES.get(cls, {})
-    return (
-        [(name, roles.get(name, "seen")) for name in _THING_FIELDS if hasattr(cls, name)],
-        [(name, kind) for name, kind in _NAME_FIELDS.items() if hasattr(cls, name)],
-        [(name, kind) for name, kind in _MANY_FIELDS.items() if hasattr(cls, name)],
-    )
+_Fields = tuple[list[tuple[str, Role]], list[tuple[str, str]], list[tuple[str, str]]]
+_known_fields: dict[type[Event], _Fields] = {}
+
+
+def _fields_of(event: Event) -> _Fields:
+    """The fields of an event that hold things, with their part in it; that name one object, and that name many, with its kind."""
+    cls = type(event)
+    known = _known_fields.get(cls)
+    if known is None:
+        roles = _ROLES.get(cls, {})
+        known = _known_fields[cls] = (
+            [(name, roles.get(name, "seen")) for name in _THING_FIELDS if hasattr(cls, name)],
+            [(name, kind) for name, kind in _NAME_FIELDS.items() if hasattr(cls, name)],
+            [(name, kind) for name, kind in _MANY_FIELDS.items() if hasattr(cls, name)],
+        )
+    return known
 
 
 def things(event: Event) -> Iterator[tuple[Role, Thing]]:
     """All things that a fact names, with the part they have in it."""
-    for name, role in _fields(type(event))[0]:
+    for name, role in _fields_of(event)[0]:
         for thing in things_of(getattr(event, name)):
             yield role, thing
 
@@ -74,14 +81,21 @@ def named(event: Event) -> set[Name]:
     """(kind, id) of every object a fact names: its own document (the stream), things, partners, places, orders, equipment."""
     kind, _, own = event.stream().partition("/")
     found: set[Name] = {(kind, own)}
-    _, one, many = _fields(type(event))
+    _, one, many = _fields_of(event)
     for name, kind in one:
         if value := getattr(event, name):
             found.add((kind, value))
     for name, kind in many:
         found.update((kind, value) for value in getattr(event, name))
     for _, thing in things(event):
-        found.update(_of_thing(thing))
+        if node := thing.node():
+            found.add(node)
+        if thing.item:
+            found.add(("item", thing.item))
+            if thing.serial and thing.lot:
+                found.update(node for node, _ in traced(thing))
+        if thing.handling_unit:
+            found.add(("handling_unit", thing.handling_unit))
     if more := _MORE.get(type(event)):
         found.update(more(event))
     return found
@@ -108,17 +122,6 @@ def traced(thing: Thing) -> Iterator[tuple[Name, str]]:
         yield node, thing.serial
     if thing.item and thing.lot and (of_lot := Thing(item=thing.item, lot=thing.lot).node() if thing.serial else node):
         yield of_lot, thing.lot
-
-
-def _of_thing(thing: Thing) -> Iterator[Name]:
-    if thing.lot or thing.serial:
-        yield from (node for node, _ in traced(thing))
-    elif node := thing.node():
-        yield node
-    if thing.item:
-        yield "item", thing.item
-    if thing.handling_unit:
-        yield "handling_unit", thing.handling_unit
 
 
 def _receipt(e: GoodsReceived) -> Iterator[Name]:

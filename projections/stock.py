@@ -41,7 +41,7 @@ BALANCE = Table(
     {**dict.fromkeys(_NAMES, "text not null"), "quantity": "numeric not null", "position": "bigint not null", "identity": "uuid"},
     key=_NAMES,
     unique="identity",
-    indexes=("item, lot", "serial"),
+    lookups=("item, lot", "serial"),
 )
 # The balances of own accounts in effective time: what each instant adds, and what holds as of it. Movements of one instant count together.
 # A fact at the end costs a row; one that comes late costs the rows after it, never the history before it.
@@ -131,7 +131,7 @@ where not exists (select from movement i where i.original = c.original and i.lin
 _BALANCE = f"""
 insert into balance as b
 select {_NAMES_SQL}, trim_scale(sum(quantity)), max(position), identity from movement
-where position between %(first)s and %(last)s group by identity, {_NAMES_SQL}
+where position between %(first)s and %(last)s group by identity, {_NAMES_SQL} order by identity
 on conflict (identity) do update set quantity = trim_scale(b.quantity + excluded.quantity), position = excluded.position
 """  # noqa: S608 - made of the names above
 
