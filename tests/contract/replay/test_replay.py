@@ -1,20 +1,23 @@
 """Replay on a real PostgreSQL: rebuilt = live beside traffic, interrupted and resumed, tampering named, promoted, and rebuilt elsewhere."""
 
 import threading
+from typing import Any
 
 import psycopg
 import pytest
 
+from events.base import Recorded
 from events.errors import Refused
 from hub.app.wiring import views
-from hub.log.follow import Follower, Tables, live_schema, position, shadow_schema
+from hub.log.follow import Cursor, Follower, Tables, live_schema, position, shadow_schema
 from hub.log.migrate import migrate
 from hub.log.store import Log
+from projections.base import TableView
 from replay.promote import promote
 from replay.rebuild import Progress, rebuild
 from replay.verify import verify
 from tests.conftest import new_database
-from tests.contract.replay.replay_suite import differing, fill, follow
+from tests.contract.replay.replay_suite import differing, fill, follow, one
 from tests.facts import as_role
 
 
@@ -77,6 +80,53 @@ def test_an_interrupted_rebuild_goes_on_where_it_stopped(url: str) -> None:
     _, whole = rebuild(url, [stock], restart=True)
     assert whole["stock"].events == 120
     assert whole["stock"].digest == done["stock"].digest
+
+
+def test_a_rebuild_that_ends_while_it_settles_settles_anew(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (stock,) = (view for view in views() if view.name == "stock")
+    settle = type(stock).settle
+
+    def half(self: TableView, cursor: Cursor, first: int, last: int) -> None:
+        settle(stock, cursor, first, last)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(stock), "settle", half)
+        with pytest.raises(KeyboardInterrupt):
+            rebuild(url, [stock], batch=10)
+    with pytest.raises(Refused, match="not finished"):
+        promote(url, [stock])
+    assert rebuild(url, [stock], batch=10)[1]["stock"].events == 0
+    assert all(table.equal for table in verify(url, [stock])[1]["stock"].values())
+
+
+def test_a_rebuild_settles_once_and_has_the_indexes_of_the_live_view(owner_url: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spans: list[tuple[int, int]] = []
+    for view in views():
+
+        def counted(self: TableView, cursor: Cursor, first: int, last: int, settle: Any = type(view).settle) -> None:
+            spans.append((first, last))
+            settle(self, cursor, first, last)
+
+        monkeypatch.setattr(type(view), "settle", counted)
+    rebuild(url, views(), batch=10)
+    assert spans == [(1, 120)] * len(views())
+    made = (
+        """select array_agg(replace(indexdef, schemaname, '') order by tablename, indexname) from pg_indexes where schemaname like '{}%'"""
+    )
+    assert one(owner_url, made.format("shadow")) == one(owner_url, made.format("view"))
+
+
+def test_views_that_are_rebuilt_together_read_the_log_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, asked = Tables.read, list[int]()
+
+    def counted(self: Tables, after: int, limit: int) -> list[Recorded]:
+        asked.append(after)
+        return read(self, after, limit)
+
+    monkeypatch.setattr(Tables, "read", counted)
+    rebuild(url, views(), batch=10)
+    assert asked == [*range(0, 120, 10), *[120] * len(views())]
 
 
 def test_batch_size_changes_nothing(url: str) -> None:
