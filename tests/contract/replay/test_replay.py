@@ -102,13 +102,16 @@ def test_a_rebuild_that_ends_while_it_settles_settles_anew(url: str, monkeypatch
 
 def test_a_rebuild_settles_once_and_has_the_indexes_of_the_live_view(owner_url: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spans: list[tuple[int, int]] = []
-    for view in views():
 
-        def counted(self: TableView, cursor: Cursor, first: int, last: int, settle: Any = type(view).settle) -> None:
+    def counting(settle: Any) -> Any:
+        def settled(self: TableView, cursor: Cursor, first: int, last: int) -> None:
             spans.append((first, last))
             settle(self, cursor, first, last)
 
-        monkeypatch.setattr(type(view), "settle", counted)
+        return settled
+
+    for view in views():
+        monkeypatch.setattr(type(view), "settle", counting(type(view).settle))
     rebuild(url, views(), batch=10)
     assert spans == [(1, 120)] * len(views())
     made = (
