@@ -143,6 +143,8 @@ NAME_BYTES_MAX = 1000  # of a name in an index entry, whose limit is 2704 in Pos
 
 def bounded(name: str) -> str:
     """A name as indexes keep it: itself, or for one over 1000 bytes its beginning and its sha256."""
+    if len(name) * 4 <= NAME_BYTES_MAX:  # no character has more bytes
+        return name
     raw = name.encode()
     return name if len(raw) <= NAME_BYTES_MAX else f"{name[:200]}…{hashlib.sha256(raw).hexdigest()}"
 
