@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+import msgspec
+
 from events import canonical
 from events.base import Envelope, Event, Fact, Recorded, decoded, microseconds
 from events.errors import Corrupt, Refused
@@ -100,10 +102,11 @@ def _meta(e: Envelope) -> bytes:
     if known is None:  # the facts of one delivery have the same
         if len(_metas) > 1000:
             _metas.clear()
-        known = _metas[said] = canonical.dumps({name: value for name, value in zip(_META, said, strict=True) if value})
+        known = _metas[said] = _json({name: value for name, value in zip(_META, said, strict=True) if value})
     return known
 
 
+_json = msgspec.json.Encoder(order="sorted").encode
 _meta_values = attrgetter(*_META)
 _metas: dict[tuple[Any, ...], bytes] = {}
 
