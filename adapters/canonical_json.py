@@ -75,7 +75,7 @@ class CanonicalJson:
         return [Part(1, "cloudevents-json" if cloud else "canonical-json", source, lines)]
 
 
-class _Row(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class _Row(msgspec.Struct, omit_defaults=True):
     """A row that may be right."""
 
     type: str

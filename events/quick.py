@@ -82,7 +82,7 @@ def _twin(cls: type[Any]) -> tuple[Any, Callable[[Any], bool]]:
                 members.append((f.name, Union[kind, UnsetType], UNSET))  # noqa: UP007 - made of values
                 lines.append(f"    if (x := twin.{f.name}) is not UNSET and ({wrong or False}): return False\n")
         exec(f"def right(twin):\n{''.join(lines)}    return True\n", names)  # names of fields of our own classes, nothing from outside
-        made = msgspec.defstruct(cls.__name__, members, forbid_unknown_fields=True, omit_defaults=True, kw_only=True)
+        made = msgspec.defstruct(cls.__name__, members, omit_defaults=True, kw_only=True)
         _twins[cls] = made, names["right"]  # type: ignore[assignment]
     return _twins[cls]
 
