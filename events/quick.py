@@ -17,13 +17,12 @@ from pydantic.fields import FieldInfo
 
 from events.base import Event, decoder, event_class
 from events.errors import Refused
-from events.vocabulary import DECIMAL_CHARS_MAX, Count, Item, Name, Text, Unit, read_decimal, rec20
+from events.vocabulary import DECIMAL_CHARS_MAX, Count, Name, Text, Unit, read_decimal, rec20
 
 NAME = Annotated[str, Meta(min_length=1, max_length=200)]
 _TEXTS: list[tuple[Any, Any, str]] = [  # a type, the text that its twin has, and what is not right about a text `x`
     (Text, Annotated[str, Meta(max_length=4000)], ""),
-    (Name, NAME, "x.strip() != x"),
-    (Item, NAME, "x.strip() != x"),
+    (Name, NAME, "x.strip() != x"),  # and Item, which is the same
     (Unit, str, "x not in units"),
     (Count, Annotated[str, Meta(max_length=DECIMAL_CHARS_MAX)], "(d := decimal(x)) is None or d < 0"),
 ]
@@ -46,7 +45,7 @@ class Reader:
 
 _BOUND: Any = Annotated  # types of what is only known when it runs
 _LIST: Any = list
-_readers: dict[str, Reader | None] = {}
+_readers: dict[str, Reader] = {}
 _twins: dict[type[Any], tuple[Any, Callable[[Any], bool]]] = {}
 _making = threading.Lock()
 

@@ -101,7 +101,7 @@ class _ArrayDumper(Dumper):
 Raw = tuple[bytes, bytes, str, bytes, datetime]  # a delivery as it is kept: sha256, body, transport, headers as JSON, received_at
 
 
-def _bounded(deliveries: Iterable[Raw]) -> Iterator[list[Raw]]:
+def bounded(deliveries: Iterable[Raw]) -> Iterator[list[Raw]]:
     """Parts that one statement takes: as many deliveries as are together no larger than `KEEP_BYTES_MAX`, or a larger one alone."""
     part: list[Raw] = []
     size = 0
@@ -171,7 +171,7 @@ class Log:
 
         def work(cursor: psycopg.Cursor[tuple[Any, ...]]) -> None:
             cursor.execute("set local synchronous_commit = off")
-            for part in _bounded(sorted(deliveries, key=itemgetter(0))):  # one order of keys everywhere: two processes that keep the same
+            for part in bounded(sorted(deliveries, key=itemgetter(0))):  # one order of keys everywhere: two processes that keep the same
                 sums, bodies, transports, headers, times = zip(*part, strict=True)  # files do not deadlock
                 cursor.execute(
                     """insert into log.delivery (sha256, body, transport, headers, received_at)
