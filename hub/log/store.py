@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from operator import itemgetter
 from typing import Any, LiteralString, Self, TypeVar
 
@@ -93,9 +94,8 @@ class _ArrayDumper(Dumper):
     format = Format.BINARY
 
     def dump(self, obj: Array) -> bytes:
-        return b"".join(
-            [_ARRAY(1, 0, obj.element, len(obj.values), 1), *(part for value in obj.values for part in (_LENGTH(len(value)), value))]
-        )
+        lengths = map(_LENGTH, map(len, obj.values))
+        return b"".join((_ARRAY(1, 0, obj.element, len(obj.values), 1), *chain.from_iterable(zip(lengths, obj.values, strict=True))))
 
 
 Raw = tuple[bytes, bytes, str, bytes, datetime]  # a delivery as it is kept: sha256, body, transport, headers as JSON, received_at
