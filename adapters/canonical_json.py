@@ -217,10 +217,8 @@ def _envelope(row: dict[str, Any], context: Context, mapping: str) -> Envelope:
     _check_time("occurred_at", occurred)
     if effective != occurred:
         _check_time("effective_at", effective)
-    said = {"source": row["source"], "key": row["key"], "occurred_at": occurred, "effective_at": effective or occurred}
-    for name in _OTHERS:
-        if row.get(name) is not None:
-            said[name] = row[name]
+    said = {name: row[name] for name in ("source", "key", *_OTHERS) if row.get(name) is not None}
+    said |= {"occurred_at": occurred, "effective_at": effective or occurred}
     said_trace = row.get("traceparent")  # a row's own is where it was made, the transport's only who passed it on
     trace = traceparent(said_trace if isinstance(said_trace, str) else None) or context.traceparent
     return envelope_of({**said, "mapping": mapping, "raw": context.raw, "traceparent": trace})

@@ -58,7 +58,7 @@ class Intake:
     def take(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
         """Make deliveries durable, facts or held lines, and say what became of each. Does not acknowledge. Raises `Unavailable`."""
         sums = [hashlib.sha256(d.body).digest() for d in deliveries]
-        self._log.keep([(s, d.body, d.transport, _headers(d.headers), d.received_at) for s, d in zip(sums, deliveries, strict=True)])
+        self._log.keep([(s, d.body, d.transport, _headers(dict(d.headers)), d.received_at) for s, d in zip(sums, deliveries, strict=True)])
         reach("delivery kept")
         mapped = [
             _Mapped(d, (sha := s.hex()), self.map(d.body, sha, d.headers, d.transport)) for s, d in zip(sums, deliveries, strict=True)
