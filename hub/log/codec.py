@@ -104,7 +104,9 @@ def _shared(type_: str, e: Envelope) -> tuple[bytes, bytes, bytes]:
         fields = (
             type_.encode(),
             e.source.encode(),
-            canonical.dumps({name: value for name in (*_META, "details") if (value := getattr(e, name))}),
+            canonical.dumps({name: value for name in (*_META, "details") if (value := getattr(e, name))})
+            if e.details
+            else _json({name: value for name in _META if (value := getattr(e, name))}),
         )
         type_field, source_field, meta = (_LENGTH(len(field)) + field for field in fields)
         known = b"%b\x00%b\x00" % fields[:2], type_field + source_field, meta
@@ -115,6 +117,7 @@ def _shared(type_: str, e: Envelope) -> tuple[bytes, bytes, bytes]:
     return known
 
 
+_json = msgspec.json.Encoder(order="sorted").encode
 _meta_values = attrgetter(*_META)
 _known: dict[tuple[Any, ...], tuple[bytes, bytes, bytes]] = {}
 
