@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from events.errors import Unavailable
 from hub import limits
-from hub.intake.delivery import Delivery, Outcome, trace_header
+from hub.intake.delivery import Delivery, trace_header
 
 GROUP = "millwright-hub"
 TOPIC = "millwright.in"  # what HUB_KAFKA_TOPICS is when nobody sets it
@@ -67,7 +67,7 @@ class KafkaAdapter:
         if self._session is None:
             raise Unavailable(f"Kafka at {self._brokers} is not connected: open it first")
         try:
-            found = self._session.poll(min(limit, limits.KAFKA_BATCH_MAX), wait_s)
+            found = self._session.poll(limit, wait_s)
             trouble = "" if found else self._session.trouble()  # what came before it is taken first, or one topic could starve the others
         except KafkaException as error:
             found, trouble = [], said(error)
@@ -88,7 +88,7 @@ class KafkaAdapter:
             "group.id": self._group,
             "group.instance.id": self._instance,
             "auto.offset.reset": "earliest",
-            "enable.auto.offset.store": False,  # `done` stores an offset; the client commits what is stored, also when it loses a partition
+            "enable.auto.offset.store": False,  # what is done is stored with the next poll; the client commits what is stored, also when it loses a partition
             "enable.auto.commit": True,
             "auto.commit.interval.ms": int(limits.KAFKA_COMMIT_S * 1000),
             "session.timeout.ms": int(limits.KAFKA_SESSION_S * 1000),
@@ -106,25 +106,26 @@ class KafkaAdapter:
 class _Place:
     """How far one assigned partition is durable: the offsets that were handed over, oldest first, and which of them are done."""
 
-    __slots__ = ("_done", "_waiting")
+    __slots__ = ("_done", "_waiting", "reached")
 
     def __init__(self) -> None:
         self._waiting: deque[int] = deque()
         self._done: set[int] = set()
+        self.reached: int | None = None  # the offset to go on from, until the client is told
 
     def hand_over(self, offset: int) -> None:
         if self._waiting and offset <= self._waiting[-1]:  # the partition was lost and given back within one batch
             self._waiting.clear()
         self._waiting.append(offset)
 
-    def finish(self, offset: int) -> int | None:
-        """The offset to go on from, if this one was the last that held it back."""
-        self._done.add(offset)
-        first = None
-        while self._waiting and self._waiting[0] in self._done:
-            first = self._waiting.popleft()
-            self._done.discard(first)
-        return None if first is None else first + 1
+    def finish(self, offset: int) -> None:
+        """An offset is done, and with the last one that was held back all those behind it."""
+        waiting, done = self._waiting, self._done
+        done.add(offset)
+        while waiting and waiting[0] in done:
+            first = waiting.popleft()
+            done.discard(first)
+            self.reached = first + 1
 
 
 class _Session:
@@ -155,18 +156,21 @@ class _Session:
         found: list[Delivery] = []
         if self._trouble:
             return found
+        self._store()
         messages = self._consumer.consume(1, wait_s)
         if messages and limit > 1:
             messages += self._consumer.consume(limit - 1, 0)
+        now = datetime.now(UTC)
         for message in messages:
             if (error := message.error()) is not None:  # what is behind it comes again, since this session ends
                 self._trouble = error.str()
                 break
-            found.append(self._delivery(message))
+            found.append(self._delivery(message, now))
         return found
 
     def close(self) -> None:
         """End it. A client whose broker is silent cannot be ended in time: it is left to end by itself, it can do no harm."""
+        self._store()
         self._places = {}
         closing = threading.Thread(target=self._consumer.close, daemon=True)
         closing.start()
@@ -174,25 +178,32 @@ class _Session:
         if closing.is_alive():
             _log.warning("%s: the brokers do not confirm the end of the connection: it is left to end by itself", self._name)
 
-    def _delivery(self, message: Message) -> Delivery:
+    def _delivery(self, message: Message, now: datetime) -> Delivery:
         topic, partition, offset = message.topic() or "", message.partition() or 0, message.offset() or 0  # a message has them all
-        place = self._places.setdefault((topic, partition), _Place())
+        place = self._places.get((topic, partition))
+        if place is None:
+            place = self._places[topic, partition] = _Place()
         place.hand_over(offset)
-
-        def done(outcome: Outcome) -> None:
-            reached = place.finish(offset)
-            if reached is None or self._places.get((topic, partition)) is not place:
-                return  # after a rebalance or a reconnect the messages come again, and whoever gets them then commits
-            try:
-                self._consumer.store_offsets(offsets=[TopicPartition(topic, partition, reached)])
-            except KafkaException as error:  # the partition was lost in this moment
-                _log.info("%s: offset %d of %s[%d] is not stored: %s", self._name, reached, topic, partition, said(error))
-
         headers = {"topic": topic, "partition": str(partition), "offset": str(offset)}
         if (key := message.key()) is not None:
             headers["key"] = bytes(key).decode("utf-8", "backslashreplace")
-        headers |= trace_header(dict(message.headers() or ()).get("traceparent"))
-        return Delivery(message.value() or b"", "kafka", datetime.now(UTC), headers, done)
+        if others := message.headers():
+            headers |= trace_header(dict(others).get("traceparent"))
+        return Delivery(message.value() or b"", "kafka", now, headers, lambda outcome: place.finish(offset))
+
+    def _store(self) -> None:
+        """Tell the client how far each partition is done; it commits that by itself.
+
+        Of partitions that were lost nothing is told: the messages come again, and whoever gets them then commits.
+        """
+        for (topic, partition), place in self._places.items():
+            if place.reached is None:
+                continue
+            try:
+                self._consumer.store_offsets(offsets=[TopicPartition(topic, partition, place.reached)])
+            except KafkaException as error:  # the partition was lost in this moment
+                _log.info("%s: offset %d of %s[%d] is not stored: %s", self._name, place.reached, topic, partition, said(error))
+            place.reached = None
 
     # -- is it alive? ----------------------------------------------------------------------------------------------------------------
 

@@ -116,7 +116,7 @@ class MqttAdapter:
         found: list[Delivery] = []
         try:
             found.append(self._delivery(*self._messages.get(timeout=wait_s)))
-            while len(found) < limit:
+            while len(found) < min(limit, limits.MQTT_BATCH_MAX):
                 found.append(self._delivery(*self._messages.get_nowait()))
         except queue.Empty:
             pass

@@ -6,7 +6,7 @@ import pkgutil
 from events import upcasters
 from events.base import Envelope, Event, Fact, Recorded, event_types, validated
 
-_NOT_EVENTS = {"base", "canonical", "errors", "gs1", "plain", "vocabulary", "upcasters"}
+_NOT_EVENTS = {"base", "canonical", "errors", "gs1", "plain", "quick", "vocabulary", "upcasters"}
 
 for _module in pkgutil.iter_modules(__path__):
     if _module.name not in _NOT_EVENTS:

@@ -44,7 +44,7 @@ class Event:
     def of(cls, data: Mapping[str, Any]) -> Self:
         """The event of JSON-like data. Raises `Refused` naming each wrong field."""
         try:
-            return _adapter(cls).validate_python(dict(data))  # type: ignore[no-any-return]
+            return _adapter(cls).validator.validate_python(data)  # type: ignore[no-any-return]
         except ValidationError as error:
             raise Refused(f"{cls.type}: {explain(error)}") from None
 
@@ -120,9 +120,9 @@ def decoded(type_name: EventType, version: int, stored: bytes) -> Event:
     if cls is None or version > cls.version:
         raise Corrupt(f"the log holds a {type_name[:80]} version {version}, which this hub does not know: use the newer hub that wrote it")
     try:
-        decoder = _decoders.get(cls) or _decoder(cls)
+        found = _decoders.get(cls) or decoder(cls)
         if version == cls.version:
-            return decoder.decode(stored)
+            return found.decode(stored)
         return msgspec.convert(upcast(type_name, version, canonical.loads(stored)), cls)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Refused, KeyError, TypeError) as error:
         raise Corrupt(f"a stored {type_name} version {version} does not decode: {error}") from error
@@ -132,7 +132,7 @@ _decoders: dict[type[Event], "msgspec.json.Decoder[Event]"] = {}
 _describing = threading.Lock()
 
 
-def _decoder(cls: type[Event]) -> "msgspec.json.Decoder[Event]":
+def decoder(cls: type[Event]) -> "msgspec.json.Decoder[Event]":
     """The decoder of a class, made by one thread at a time: msgspec 0.22 ends the process where two meet a class for the first time at once."""
     with _describing:
         return _decoders.setdefault(cls, _decoders.get(cls) or msgspec.json.Decoder(cls))
@@ -142,9 +142,10 @@ _adapters: dict[EventType, TypeAdapter[Any]] = {}
 
 
 def _adapter(cls: type[Event]) -> TypeAdapter[Any]:
-    if cls.type not in _adapters:
-        _adapters[cls.type] = TypeAdapter(cls)
-    return _adapters[cls.type]
+    found = _adapters.get(cls.type)
+    if found is None:
+        found = _adapters[cls.type] = TypeAdapter(cls)
+    return found
 
 
 def json_schema(cls: type[Event]) -> dict[str, Any]:
@@ -246,7 +247,7 @@ class Recorded:
 def envelope_of(data: Mapping[str, Any]) -> Envelope:
     """The envelope of untrusted JSON-like data. Raises `Refused` naming each wrong field."""
     try:
-        return _envelope.validate_python(dict(data))
+        return _envelope.validator.validate_python(data)  # type: ignore[no-any-return]
     except ValidationError as error:
         raise Refused(f"envelope: {explain(error)}") from None
 

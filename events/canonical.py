@@ -11,6 +11,8 @@ from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+import msgspec
+
 from events.errors import Refused
 
 Json = Any  # a JSON value as this module reads it: dict, list, str, int, Decimal, bool, None
@@ -21,7 +23,25 @@ DIGITS_MAX = 38  # digits of a number; PostgreSQL's and most ERPs' numeric limit
 
 def loads(raw: bytes | str) -> Json:
     """The value of one JSON text. Raises `Refused` with the place for everything that two readers could understand differently."""
-    return checked(parse(raw), escaped=escaped(raw))
+    found = quick(raw) if isinstance(raw, bytes) else None
+    return checked(parse(raw), escaped=escaped(raw)) if found is None else found
+
+
+def quick(raw: bytes) -> Json:
+    """What `loads` gives, several times faster, where nothing in the text could be refused; else None: ask `parse` and `checked`.
+
+    Without an escape no text holds a quote, NUL or half a surrogate, and each has two quotes: they are as many in what is written from the
+    value, unless a key that stood twice was lost. A number that is refused cannot be written.
+    """
+    if b"\\" in raw or _LONG in raw.translate(_DIGITS):
+        return None
+    try:
+        value = _decode(raw)
+        if _encode(value).count(b'"') != raw.count(b'"'):
+            return None
+        return value if raw.count(b"{") + raw.count(b"[") <= DEPTH_MAX else checked(value, escaped=False)
+    except (ValueError, TypeError, RecursionError, Refused):
+        return None
 
 
 def parse(raw: bytes | str) -> Json:
@@ -95,6 +115,12 @@ def _decimal(text: str) -> Decimal | Refused:
 
 def _integer(text: str) -> int | Refused:
     return int(text) if len(text.removeprefix("-")) <= DIGITS_MAX else Refused(f"the number {text[:40]} has more than {DIGITS_MAX} digits")
+
+
+_decode = msgspec.json.Decoder(float_hook=_decimal).decode
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_LONG = b"0" * (DIGITS_MAX + 1)
 
 
 def _constant(text: str) -> Refused:

@@ -10,11 +10,11 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Context, Decimal
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Annotated, Any, NewType
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, TypeAdapter
 from pydantic.json_schema import WithJsonSchema
 
 from events.canonical import check_text
@@ -27,6 +27,8 @@ HandlingUnitId = NewType("HandlingUnitId", str)
 _CONTEXT = Context(prec=40)  # Python's default of 28 digits would round what the pattern below allows
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _DECIMAL = re.compile(r"-?\d{1,20}(\.\d{1,12})?")
+_DATETIME = TypeAdapter(datetime).validator
+DECIMAL_CHARS_MAX, TIME_CHARS_MAX = 34, 35  # of the two
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -39,8 +41,8 @@ def _text(value: str) -> str:
 
 
 def _exact(value: object) -> Decimal:
-    if isinstance(value, str) and _DECIMAL.fullmatch(value):
-        return _CONTEXT.normalize(Decimal(value)) or Decimal(0)
+    if isinstance(value, str) and len(value) <= DECIMAL_CHARS_MAX and (read := read_decimal(value)) is not None:
+        return read
     if not isinstance(value, Decimal | int) or isinstance(value, bool):
         raise ValueError("must be a decimal string such as '12.5' (at most 20 digits and 12 decimals, no exponent)")
     found = Decimal(value)
@@ -49,11 +51,30 @@ def _exact(value: object) -> Decimal:
     return _CONTEXT.normalize(found) or Decimal(0)
 
 
+@lru_cache(4096)  # the same amounts come again and again
+def read_decimal(text: str) -> Decimal | None:
+    """The exact decimal of a text of at most `DECIMAL_CHARS_MAX`; None where it is not one."""
+    return _CONTEXT.normalize(Decimal(text)) or Decimal(0) if _DECIMAL.fullmatch(text) else None
+
+
 def _moment(value: object) -> datetime | str:
     """Only text as RFC 3339 writes a moment: a number or a bare date would be guessed at."""
-    if isinstance(value, datetime) or (isinstance(value, str) and _TIME.fullmatch(value)):
+    if isinstance(value, str) and len(value) <= TIME_CHARS_MAX and (read := read_time(value)) is not None:
+        return read
+    if isinstance(value, datetime):
         return value
     raise ValueError("must be a time with an offset as RFC 3339 writes it, such as 2026-01-05T06:00:00Z")
+
+
+@lru_cache(1024)  # most facts are effective when they occur
+def read_time(text: str) -> datetime | str | None:
+    """The moment of a text of at most `TIME_CHARS_MAX`, in UTC; the text itself where it is none: pydantic says why; None if it is not like one."""
+    if not _TIME.fullmatch(text):
+        return None
+    try:
+        return _utc(_utc(_DATETIME.validate_python(text)))
+    except ValueError:
+        return text
 
 
 def _utc(value: datetime) -> datetime:
@@ -143,6 +164,8 @@ NAME_BYTES_MAX = 1000  # of a name in an index entry, whose limit is 2704 in Pos
 
 def bounded(name: str) -> str:
     """A name as indexes keep it: itself, or for one over 1000 bytes its beginning and its sha256."""
+    if len(name) * 4 <= NAME_BYTES_MAX:  # no character has more bytes
+        return name
     raw = name.encode()
     return name if len(raw) <= NAME_BYTES_MAX else f"{name[:200]}…{hashlib.sha256(raw).hexdigest()}"
 

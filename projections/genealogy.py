@@ -4,19 +4,19 @@ An edge keeps its effective time, the position that made it and the position tha
 The fold only writes what facts say; `projections/trace.py` walks it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from events.base import Recorded
+from events.base import Event, Recorded
 from events.integration import ContentConflicted, DeliveryQuarantined, QuarantineRedriven
 from events.logistics import HandlingUnitUnpacked
 from events.vocabulary import bounded, sscc18
 from hub.log.codec import receipt_key
 from hub.log.follow import Cursor
-from projections.base import Table, TableView, insert
-from projections.genealogy_edges import edges, untracked
+from projections.base import Rows, Table, TableView
+from projections.genealogy_edges import Edge, Node, edges, untracked
 from projections.naming import named, things, traced
-from projections.undone import REVERSAL, keep_reversals, mark_undone
+from projections.undone import REVERSAL, mark_undone, reversals
 
 NODE_KINDS = ("lot", "serial", "handling_unit", "order", "purchase_order", "asn", "shipment")
 _STATE = {"undone": "boolean not null", "made": "bigint not null", "position": "bigint not null"}
@@ -85,13 +85,16 @@ CONTENT = Table(
     technical=_TECHNICAL,
     indexes=("kind, id", "position"),
 )
-ALIAS = Table("alias", {"alias": "text", "kind": "text", "id": "text", "position": "bigint not null"}, key=("alias", "kind", "id"))
+ALIAS = Table(
+    "alias", {"alias": "text", "kind": "text", "id": "text", "position": "bigint not null"}, key=("alias", "kind", "id"), first=True
+)
 # Lots and serials as their item calls them; which items come in lots.
 TRACED = Table(
     "traced",
     {"kind": "text", "id": "text", "item": "text", "name": "text not null", "position": "bigint not null"},
     key=("kind", "id", "item"),
     indexes=("item",),
+    first=True,
 )
 HELD = Table(
     "held",
@@ -106,7 +109,7 @@ HELD = Table(
     technical=("position", "raw"),
     indexes=("raw", "refused"),
 )
-SETTLED = Table("settled", {"entry": "uuid", "position": "bigint not null"}, key=("entry",))
+SETTLED = Table("settled", {"entry": "uuid", "position": "bigint not null"}, key=("entry",), first=True)
 
 
 class Genealogy(TableView):
@@ -115,25 +118,45 @@ class Genealogy(TableView):
     name = "genealogy"
     tables = (EDGE, EMPTIED, MENTION, CONTENT, ALIAS, TRACED, HELD, SETTLED, REVERSAL)
 
-    def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
-        """Rows of the batch, then the marks of what was undone, whichever of the two facts came first."""
-        insert(cursor, EDGE, (row for fact in facts for row in _edges(fact)))
-        insert(cursor, EMPTIED, (row for fact in facts for row in _emptied(fact)))
-        insert(cursor, MENTION, (row for fact in facts for row in _mentions(fact)))
-        insert(cursor, CONTENT, (row for fact in facts for row in _contents(fact)))
-        for names, of in ((ALIAS, _aliases), (TRACED, _traced)):
-            first = {row: fact.position for fact in reversed(facts) for row in of(fact)}
-            insert(cursor, names, ((*row, at) for row, at in first.items()), ignore_known=True)
-        insert(cursor, HELD, (row for fact in facts for row in _held(fact)))
-        insert(cursor, SETTLED, (row for fact in facts for row in _settled(fact)), ignore_known=True)
-        keep_reversals(cursor, facts)
+    def rows(self, facts: Sequence[Recorded]) -> Rows:
+        """What the facts say, but not what was undone."""
+        yield reversals(facts)
+        joined = [edges(fact.event) for fact in facts]
+        named_by = [_nodes(fact.event, found) for fact, found in zip(facts, joined, strict=True)]
+        yield EDGE, (row for fact, found in zip(facts, joined, strict=True) for row in _edges(fact, found))
+        yield EMPTIED, (row for fact in facts for row in _emptied(fact))
+        yield MENTION, (row for fact, nodes in zip(facts, named_by, strict=True) for row in _mentions(fact, nodes))
+        yield CONTENT, (row for fact in facts for row in _contents(fact))
+        first: dict[Node, int] = {}
+        traces: dict[tuple[str, str, str, str], int] = {}
+        for fact, nodes in zip(facts, named_by, strict=True):
+            for node in nodes:
+                first.setdefault(node, fact.position)
+            for trace in _traced(fact):
+                traces.setdefault(trace, fact.position)
+        yield ALIAS, ((*alias, at) for alias, at in _aliases(first, traces).items())
+        yield TRACED, ((*trace, at) for trace, at in traces.items())
+        yield HELD, (row for fact in facts for row in _held(fact))
+        yield SETTLED, (row for fact in facts for row in _settled(fact))
+
+    def settle(self, cursor: Cursor, first: int, last: int) -> None:
+        """The marks of what was undone, whichever of the two facts came first."""
         for table in ("edge", "emptied", "mention", "content"):
-            mark_undone(cursor, table, facts[0].position, facts[-1].position)
+            mark_undone(cursor, table, first, last)
 
 
-def _edges(fact: Recorded) -> Iterator[tuple[Any, ...]]:
+def _nodes(event: Event, joined: Sequence[Edge]) -> set[Node]:
+    """All nodes that a fact names."""
+    found = {node for node in named(event) if node[0] in NODE_KINDS}
+    for edge in joined:
+        found.add(edge.source)
+        found.add(edge.target)
+    return found
+
+
+def _edges(fact: Recorded, joined: Sequence[Edge]) -> Iterator[tuple[Any, ...]]:
     key, at = _key(fact), fact.envelope.effective_at
-    for n, e in enumerate(edges(fact.event)):
+    for n, e in enumerate(joined):
         ends = (e.source[0], bounded(e.source[1]), e.target[0], bounded(e.target[1]))
         yield key, n, *ends, e.kind, e.quantity, e.unit, at, fact.event.type, False, fact.position, fact.position
 
@@ -144,7 +167,7 @@ def _emptied(fact: Recorded) -> Iterator[tuple[Any, ...]]:
         yield _key(fact), node[0], bounded(node[1]), fact.envelope.effective_at, False, fact.position, fact.position
 
 
-def _mentions(fact: Recorded) -> Iterator[tuple[Any, ...]]:
+def _mentions(fact: Recorded, nodes: Iterable[Node]) -> Iterator[tuple[Any, ...]]:
     if fact.event.type.startswith("equipment."):
         return  # machines speak of an order all the time; what they did is told by the view `equipment`
     roles: dict[tuple[str, str], str] = {}
@@ -153,12 +176,11 @@ def _mentions(fact: Recorded) -> Iterator[tuple[Any, ...]]:
             node = named_node[0], bounded(named_node[1])
             if roles.get(node) != "origin":
                 roles[node] = role if role == "origin" or roles.get(node) != "use" else "use"
-    seen = {node for node in named(fact.event) if node[0] in NODE_KINDS}
-    seen |= {end for edge in edges(fact.event) for end in (edge.source, edge.target)}
     equipment, operation = getattr(fact.event, "equipment", None), getattr(fact.event, "operation", None)
     rest = (fact.event.type, fact.envelope.effective_at, equipment, operation, fact.envelope.raw, False, fact.position, fact.position)
-    for kind, name in sorted({(kind, bounded(name)) for kind, name in seen}):
-        yield kind, name, _key(fact), roles.get((kind, name), "seen"), *rest
+    key = _key(fact)
+    for kind, name in {(kind, bounded(name)) for kind, name in nodes}:
+        yield kind, name, key, roles.get((kind, name), "seen"), *rest
 
 
 def _contents(fact: Recorded) -> Iterator[tuple[Any, ...]]:
@@ -170,21 +192,31 @@ def _contents(fact: Recorded) -> Iterator[tuple[Any, ...]]:
         )  # fmt: skip
 
 
-def _aliases(fact: Recorded) -> Iterator[tuple[str, str, str]]:
-    """(alias, kind, id): every way in which somebody may type a node's name."""
-    for kind, name in {node for node in named(fact.event) if node[0] in NODE_KINDS} | {
-        end for edge in edges(fact.event) for end in (edge.source, edge.target)
-    }:
-        number = [name.partition("/")[2]] if kind == "asn" else []
-        for alias in (name, f"{kind}:{name}", f"{kind}:{bounded(name)}", *number):
-            yield bounded(alias), kind, bounded(name)
-        if kind == "handling_unit" and sscc18(name):
-            yield f"00{name}", kind, name
-    for _, thing in things(fact.event):
-        for (kind, name), own in traced(thing):
-            plain = f"{thing.item}/{own}"  # as people write it whose items have slashes
-            for alias in (own, *((plain, f"{kind}:{plain}") if thing.item else ())):
-                yield bounded(alias), kind, bounded(name)
+def _aliases(nodes: Mapping[Node, int], traces: Mapping[tuple[str, str, str, str], int]) -> dict[tuple[str, str, str], int]:
+    """(alias, kind, id): every way in which somebody may type the name of a node or of what is traced, and the first position it is due to."""
+    found: dict[tuple[str, str, str], int] = {}
+
+    def say(alias: str, kind: str, id_: str, at: int) -> None:
+        row = bounded(alias), kind, id_
+        found[row] = min(at, found.get(row, at))
+
+    for (kind, name), at in nodes.items():
+        id_ = bounded(name)
+        say(name, kind, id_, at)
+        say(f"{kind}:{name}", kind, id_, at)
+        if id_ is not name:
+            say(f"{kind}:{id_}", kind, id_, at)
+        if kind == "asn":
+            say(name.partition("/")[2], kind, id_, at)
+        elif kind == "handling_unit" and sscc18(name):
+            say(f"00{name}", kind, id_, at)
+    for (kind, id_, item, own), at in traces.items():
+        say(own, kind, id_, at)
+        if item:
+            plain = f"{item}/{own}"  # as people write it whose items have slashes
+            say(plain, kind, id_, at)
+            say(f"{kind}:{plain}", kind, id_, at)
+    return found
 
 
 def _traced(fact: Recorded) -> Iterator[tuple[str, str, str, str]]:

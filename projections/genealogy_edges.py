@@ -36,7 +36,8 @@ class Edge:
 def edges(event: Event) -> list[Edge]:
     """The edges of an event in a fixed order; none for most."""
     rule = _RULES.get(type(event))
-    return list(dict.fromkeys(edge for edge in rule(event) if edge.source != edge.target)) if rule else []
+    found = [edge for edge in rule(event) if edge.source != edge.target] if rule else []
+    return list(dict.fromkeys(found)) if len(found) > 1 else found
 
 
 def untracked(event: Event) -> list[tuple[Node, Thing]]:

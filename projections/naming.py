@@ -7,6 +7,7 @@ stay distinct; `identity` stands for several names together.
 import hashlib
 import uuid
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, Literal
 
 from events.base import Event
@@ -51,28 +52,56 @@ _NAME_FIELDS = {
 _MANY_FIELDS = {"purchase_orders": "purchase_order", "handling_units": "handling_unit"}
 
 
+_Fields = tuple[list[tuple[str, Role]], list[tuple[str, str]], list[tuple[str, str]]]
+_known_fields: dict[type[Event], _Fields] = {}
+
+
+def _fields_of(event: Event) -> _Fields:
+    """The fields of an event that hold things, with their part in it; that name one object, and that name many, with its kind."""
+    cls = type(event)
+    known = _known_fields.get(cls)
+    if known is None:
+        roles = _ROLES.get(cls, {})
+        known = _known_fields[cls] = (
+            [(name, roles.get(name, "seen")) for name in _THING_FIELDS if hasattr(cls, name)],
+            [(name, kind) for name, kind in _NAME_FIELDS.items() if hasattr(cls, name)],
+            [(name, kind) for name, kind in _MANY_FIELDS.items() if hasattr(cls, name)],
+        )
+    return known
+
+
 def things(event: Event) -> Iterator[tuple[Role, Thing]]:
     """All things that a fact names, with the part they have in it."""
-    roles = _ROLES.get(type(event), {})
-    for name in _THING_FIELDS:
-        for thing in things_of(getattr(event, name, None)):
-            yield roles.get(name, "seen"), thing
+    for name, role in _fields_of(event)[0]:
+        for thing in things_of(getattr(event, name)):
+            yield role, thing
 
 
 def named(event: Event) -> set[Name]:
     """(kind, id) of every object a fact names: its own document (the stream), things, partners, places, orders, equipment."""
     kind, _, own = event.stream().partition("/")
     found: set[Name] = {(kind, own)}
-    for name, kind in _NAME_FIELDS.items():
-        if value := getattr(event, name, None):
-            found.add((kind, str(value)))
-    for name, kind in _MANY_FIELDS.items():
-        found.update((kind, str(value)) for value in getattr(event, name, ()))
+    _, one, many = _fields_of(event)
+    for name, kind in one:
+        if value := getattr(event, name):
+            found.add((kind, value))
+    for name, kind in many:
+        found.update((kind, value) for value in getattr(event, name))
     for _, thing in things(event):
-        found.update(_of_thing(thing))
-    return found | set(_MORE.get(type(event), lambda _: ())(event))
+        if node := thing.node():
+            found.add(node)
+        if thing.item:
+            found.add(("item", thing.item))
+            if thing.serial and thing.lot:
+                found.update(node for node, _ in traced(thing))
+        if thing.handling_unit:
+            found.add(("handling_unit", thing.handling_unit))
+    if more := _MORE.get(type(event)):
+        found.update(more(event))
+    return found
 
 
+@lru_cache(maxsize=4096)  # what one fact moves is moved on by the next ones
 def identity(*names: str) -> uuid.UUID:
     """16 bytes of sha256 over names, for keys and indexes that several long names do not fit. A name of a fact has no control characters."""
     return uuid.UUID(bytes=hashlib.sha256("\x1f".join(names).encode()).digest()[:16])
@@ -88,20 +117,11 @@ def subject_sql(*columns: str, separator: str = "/") -> str:
 
 def traced(thing: Thing) -> Iterator[tuple[Name, str]]:
     """The serial and the lot of a thing: the node of each, and the name that it has within its item."""
-    if thing.serial and (node := thing.node()):
+    node = thing.node()
+    if thing.serial and node:
         yield node, thing.serial
-    if thing.item and thing.lot and (node := Thing(item=thing.item, lot=thing.lot).node()):
-        yield node, thing.lot
-
-
-def _of_thing(thing: Thing) -> Iterator[Name]:
-    if node := thing.node():
-        yield node
-    yield from (node for node, _ in traced(thing))
-    if thing.item:
-        yield "item", thing.item
-    if thing.handling_unit:
-        yield "handling_unit", thing.handling_unit
+    if thing.item and thing.lot and (of_lot := Thing(item=thing.item, lot=thing.lot).node() if thing.serial else node):
+        yield of_lot, thing.lot
 
 
 def _receipt(e: GoodsReceived) -> Iterator[Name]:

@@ -12,7 +12,7 @@ from events.base import Recorded
 from events.integration import ContentConflicted, DeliveryQuarantined, QuarantineRedriven
 from hub.log.codec import receipt_key
 from hub.log.follow import Cursor
-from projections.base import EXCEPTION_TABLE, Table, TableView, insert
+from projections.base import EXCEPTION_TABLE, Rows, Table, TableView
 
 ENTRY = Table(
     "entry",
@@ -51,13 +51,15 @@ class Quarantine(TableView):
     name = "quarantine"
     tables = (ENTRY, REDRIVE, replace(EXCEPTION_TABLE, technical=("position", "first_seen")))
 
-    def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
-        """Entries and re-drives of the batch, then what is settled, then the open conflicts."""
-        window = {"first": facts[0].position, "last": facts[-1].position}
-        insert(cursor, ENTRY, (row for fact in facts for row in _held(fact)))
-        insert(cursor, REDRIVE, (row for fact in facts for row in _redriven(fact)))
+    def rows(self, facts: Sequence[Recorded]) -> Rows:
+        """Entries and re-drives."""
+        yield ENTRY, (row for fact in facts for row in _held(fact))
+        yield REDRIVE, (row for fact in facts for row in _redriven(fact))
+
+    def settle(self, cursor: Cursor, first: int, last: int) -> None:
+        """What is settled, then the open conflicts."""
         for statement in (_SETTLE, _CLEAR, _CONFLICTS):
-            cursor.execute(statement, window)
+            cursor.execute(statement, {"first": first, "last": last})
 
 
 def entries(cursor: Cursor, *, settled: bool = False) -> list[dict[str, Any]]:

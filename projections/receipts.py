@@ -12,10 +12,10 @@ from events.procurement import AsnLineReceived, GoodsReceived, PurchaseOrderIssu
 from events.vocabulary import Thing
 from hub.log.codec import receipt_key
 from hub.log.follow import Cursor
-from projections.base import EXCEPTION_TABLE, ZERO, Table, TableView, insert
+from projections.base import EXCEPTION_TABLE, ZERO, Rows, Table, TableView
 from projections.movements import amount
 from projections.naming import subject_sql
-from projections.undone import REVERSAL, keep_reversals, mark_undone
+from projections.undone import REVERSAL, mark_undone, reversals
 
 _FACT = {"fact": "uuid", "n": "int", "source": "text not null", "business_key": "text not null"}
 _STATE = {"effective_at": "timestamptz not null", "undone": "boolean not null", "position": "bigint not null"}
@@ -83,19 +83,22 @@ class Receipts(TableView):
     name = "receipts"
     tables = (ORDERED, ANNOUNCED, RECEIVED, LINE, REVERSAL, EXCEPTION_TABLE)
 
-    def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
-        """Rows of the batch's orders, notices and receipts, then lines and exceptions of the orders and notices it touched.
+    def rows(self, facts: Sequence[Recorded]) -> Rows:
+        """Orders, notices and receipts."""
+        yield reversals(facts)
+        yield ORDERED, (row for fact in facts for row in _ordered(fact))
+        yield ANNOUNCED, (row for fact in facts for row in _announced(fact))
+        yield RECEIVED, (row for fact in facts for row in _received(fact))
+
+    def settle(self, cursor: Cursor, first: int, last: int) -> None:
+        """Lines and exceptions of the orders and notices that were touched.
 
         A notice or receipt is added to its line; an order is told anew from all its rows only where an issue or something undone changed
         what counts.
         """
-        window: dict[str, Any] = {"first": facts[0].position, "last": facts[-1].position}
-        keep_reversals(cursor, facts)
-        insert(cursor, ORDERED, (row for fact in facts for row in _ordered(fact)))
-        insert(cursor, ANNOUNCED, (row for fact in facts for row in _announced(fact)))
-        insert(cursor, RECEIVED, (row for fact in facts for row in _received(fact)))
+        window: dict[str, Any] = {"first": first, "last": last}
         for table in ("ordered", "announced", "received"):
-            mark_undone(cursor, table, window["first"], window["last"])
+            mark_undone(cursor, table, first, last)
         window["again"] = [order for (order,) in cursor.execute(_AGAIN, window)]
         for statement in (_CLEAR, _LINES, _OVER, _OVER_ANNOUNCED, _UNORDERED, _CLEAR_VARIANCE, _VARIANCE):
             cursor.execute(statement, window)

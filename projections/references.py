@@ -14,9 +14,9 @@ from events.masterdata import ItemDefined, LocationDefined, PartnerDefined
 from events.vocabulary import bounded
 from hub.log.codec import receipt_key
 from hub.log.follow import Cursor
-from projections.base import EXCEPTION_TABLE, Table, TableView, insert
+from projections.base import EXCEPTION_TABLE, Rows, Table, TableView
 from projections.naming import named, things
-from projections.undone import REVERSAL, keep_reversals, mark_undone
+from projections.undone import REVERSAL, mark_undone, reversals
 
 _SUBJECT = {"kind": "text", "id": "text", "fact": "uuid"}
 _STATE = {
@@ -60,14 +60,17 @@ class References(TableView):
     name = "references"
     tables = (ITEM, PARTNER, LOCATION, NAMED, KNOWN, REVERSAL, EXCEPTION_TABLE)
 
-    def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
-        """Who names and who defines what, then master data and exceptions of what was touched."""
-        window = {"first": facts[0].position, "last": facts[-1].position}
-        keep_reversals(cursor, facts)
-        insert(cursor, NAMED, (row for fact in facts for row in _named(fact)))
-        insert(cursor, KNOWN, (row for fact in facts for row in _known(fact)))
+    def rows(self, facts: Sequence[Recorded]) -> Rows:
+        """Who names and who defines what."""
+        yield reversals(facts)
+        yield NAMED, (row for fact in facts for row in _named(fact))
+        yield KNOWN, (row for fact in facts for row in _known(fact))
+
+    def settle(self, cursor: Cursor, first: int, last: int) -> None:
+        """Master data and exceptions of what was touched."""
+        window = {"first": first, "last": last}
         for table in ("named", "known"):
-            mark_undone(cursor, table, window["first"], window["last"])
+            mark_undone(cursor, table, first, last)
         for master in _MASTER:
             names = {"table": sql.Identifier(master.name), "key": sql.Identifier(master.key[0])}
             fields = [name for name in master.columns if name not in (*master.key, "position")]

@@ -11,10 +11,10 @@ from events.base import Recorded
 from events.logistics import DeliveryProved, MilestoneReported, ReturnReceived, ShipmentDispatched
 from hub.log.codec import receipt_key
 from hub.log.follow import Cursor
-from projections.base import EXCEPTION_TABLE, Table, TableView, insert
+from projections.base import EXCEPTION_TABLE, Rows, Table, TableView
 from projections.movements import amount
 from projections.naming import identity, subject_sql
-from projections.undone import REVERSAL, keep_reversals, mark_undone
+from projections.undone import REVERSAL, mark_undone, reversals
 
 _FACT = {"fact": "uuid", "source": "text not null", "business_key": "text not null", "kind": "text not null", "shipment": "text not null"}
 _STATE = {"effective_at": "timestamptz not null", "undone": "boolean not null", "position": "bigint not null"}
@@ -80,15 +80,17 @@ class Shipments(TableView):
     name = "shipments"
     tables = (REPORT, MOVED, SHIPMENT, LINE, REVERSAL, EXCEPTION_TABLE)
 
-    def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
-        """Reports of the batch and what they moved, then the shipments that they touched: those of which something was undone are told anew
-        from all their facts, the others by what the batch adds."""
-        window: dict[str, Any] = {"first": facts[0].position, "last": facts[-1].position}
-        keep_reversals(cursor, facts)
-        insert(cursor, REPORT, (row for fact in facts for row in _reports(fact)))
-        insert(cursor, MOVED, (row for fact in facts for row in _moved(fact)))
+    def rows(self, facts: Sequence[Recorded]) -> Rows:
+        """Reports and what they moved."""
+        yield reversals(facts)
+        yield REPORT, (row for fact in facts for row in _reports(fact))
+        yield MOVED, (row for fact in facts for row in _moved(fact))
+
+    def settle(self, cursor: Cursor, first: int, last: int) -> None:
+        """The shipments that were touched: those of which something was undone are told anew from all their facts, the others by what is new."""
+        window: dict[str, Any] = {"first": first, "last": last}
         for table in ("report", "moved"):
-            mark_undone(cursor, table, window["first"], window["last"])
+            mark_undone(cursor, table, first, last)
         window["again"] = [name for (name,) in cursor.execute(_AGAIN, window)]
         for statement in (_CLEAR, _LINES, _SHIPMENTS, _VARIANCE):
             cursor.execute(statement, window)

@@ -11,9 +11,9 @@ from events.base import Recorded
 from events.vocabulary import bounded
 from hub.log.codec import receipt_key
 from hub.log.follow import Cursor
-from projections.base import EXCEPTION_TABLE, Table, TableView, insert
+from projections.base import EXCEPTION_TABLE, Rows, Table, TableView
 from projections.naming import named, subject_sql
-from projections.undone import REVERSAL, keep_reversals
+from projections.undone import REVERSAL, reversals
 
 ENTRY = Table(
     "entry",
@@ -41,13 +41,15 @@ class Timeline(TableView):
     name = "timeline"
     tables = (ENTRY, REVERSAL, EXCEPTION_TABLE)
 
-    def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
-        """Entries of the batch's facts, reversals beside their originals, exceptions of the reversals that were touched."""
-        window = {"first": facts[0].position, "last": facts[-1].position}
-        keep_reversals(cursor, facts)
-        insert(cursor, ENTRY, (row for fact in facts for row in _entries(fact)))
+    def rows(self, facts: Sequence[Recorded]) -> Rows:
+        """Entries."""
+        yield reversals(facts)
+        yield ENTRY, (row for fact in facts for row in _entries(fact))
+
+    def settle(self, cursor: Cursor, first: int, last: int) -> None:
+        """Reversals beside their originals, exceptions of the reversals that were touched."""
         for statement in (_BESIDE, _CLEAR, _ORPHANS, _REPEATED):
-            cursor.execute(statement, window)
+            cursor.execute(statement, {"first": first, "last": last})
 
 
 def timeline(cursor: Cursor, kind: str, id_: str) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ A reversal names its original by (source, business key) and may come before it. 
 the first by rule (a retraction before a reversal, then by effective time and key), never the first to arrive.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from psycopg import sql
@@ -13,7 +13,7 @@ from events.base import Recorded
 from events.inventory import FactRetracted, MovementReversed
 from hub.log.codec import receipt_key
 from hub.log.follow import Cursor
-from projections.base import Table, insert
+from projections.base import Table
 
 REVERSAL = Table(
     "reversal",
@@ -31,11 +31,15 @@ REVERSAL = Table(
 )
 
 
-def keep_reversals(cursor: Cursor, facts: Sequence[Recorded]) -> bool:
-    """Write the rows of `REVERSAL` that a batch adds; whether there are any."""
-    rows = [row for fact in facts if (row := _row(fact))]
-    insert(cursor, REVERSAL, rows)
-    return bool(rows)
+def reversals(facts: Sequence[Recorded]) -> tuple[Table, Iterable[tuple[Any, ...]]]:
+    """The rows of `REVERSAL` that facts add."""
+    return REVERSAL, (row for fact in facts if (row := _row(fact)))
+
+
+def any_reversal(cursor: Cursor, first: int, last: int) -> bool:
+    """Whether a span of positions has any."""
+    row = cursor.execute("select exists (select from reversal where position between %s and %s)", [first, last]).fetchone()
+    return bool(row and row[0])
 
 
 def mark_undone(cursor: Cursor, table: str, first: int, last: int) -> None:

@@ -29,7 +29,7 @@ def _catch_up(shadow: Shadow, name: str, head: int) -> None:
         raise Refused(f"the shadow of view {name} {flaw}: run `hub replay rebuild {name}` first (one that was interrupted goes on)")
     if shadow.position() < head:
         shadow.resume()
-        while shadow.step(limits.FOLLOW_BATCH_MAX, head):
+        for _ in shadow.fill(limits.FOLLOW_BATCH_MAX, head):
             pass
         shadow.seal()
 

@@ -49,18 +49,39 @@ def rebuild(
     """
     ground = ground_of(place)
     target = ground.head()
-    return target, {view.name: _rebuild_one(ground, view, target, progress, batch, restart) for view in views}
+    with ground.alone(views) as session:
+        works = [_Work(Shadow(session, view), view.name, batch, target, restart) for view in views]
+        going = list(works)
+        while going:  # side by side, so that what one has read is at hand for the next
+            for work in list(going):
+                if work.step():
+                    progress(work.progress())
+                else:
+                    going.remove(work)
+        return target, {work.name: Rebuilt(work.events, work.seconds, work.digest) for work in works}
 
 
-def _rebuild_one(ground: Ground, view: TableView, target: int, progress: Callable[[Progress], None], batch: int, restart: bool) -> Rebuilt:
-    started = time.monotonic()
-    events = 0
-    with ground.alone([view]) as session:
-        shadow = Shadow(session, view)
+class _Work:
+    """One view on its way."""
+
+    def __init__(self, shadow: Shadow, name: str, batch: int, target: int, restart: bool) -> None:
+        self.name, self.events, self.seconds, self.digest = name, 0, 0.0, ""
+        self._shadow, self._target, self._began = shadow, target, time.monotonic()
         if restart or not shadow.begun:
             shadow.restart()
-        while folded := shadow.step(batch, target):
-            events += folded
-            progress(Progress(view.name, events, shadow.position(), target, time.monotonic() - started))
-        digest = shadow.seal()
-    return Rebuilt(events, time.monotonic() - started, digest)
+        self._batches = shadow.fill(batch, target)
+
+    def step(self) -> bool:
+        """Fold a batch, or end; whether there was one."""
+        began = time.monotonic()
+        folded = next(self._batches, 0)
+        if folded:
+            self.events += folded
+        else:
+            self.digest = self._shadow.seal()
+        self.seconds += time.monotonic() - began
+        return bool(folded)
+
+    def progress(self) -> Progress:
+        """Where it is."""
+        return Progress(self.name, self.events, self._shadow.position(), self._target, time.monotonic() - self._began)

@@ -5,6 +5,7 @@ rows there. A shadow that is not what its mark says is no evidence about anythin
 """
 
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import projections
 from events.errors import Corrupt
 from hub.log import codec
 from hub.log.follow import position, shadow_schema, step
-from projections.base import TableView
+from projections.base import Bare, TableView
 from replay.tables import GONE, ReplayTables, Session
 
 
@@ -28,6 +29,11 @@ def code() -> str:
     return found.hexdigest()
 
 
+def _bare() -> dict[str, object]:
+    """The mark of a shadow whose tables are bare."""
+    return {"code": code(), "bare": True}
+
+
 class Shadow:
     """The shadow of a view, in the hands of who is alone with it."""
 
@@ -40,18 +46,32 @@ class Shadow:
         """Throw away what is there and begin at position 0."""
         with self._session.transaction() as tables:
             tables.drop(self.schema)
-            tables.ensure(self._view, self.schema)
-            tables.set_mark(self.schema, {"code": code()})
+            tables.ensure(Bare(self._view), self.schema)
+            tables.set_mark(self.schema, _bare())
 
     def resume(self) -> None:
         """Begin to fold on: until `seal` nobody takes this shadow for whole."""
         with self._session.transaction() as tables:
             tables.set_mark(self.schema, {"code": code()})
 
-    def step(self, limit: int, upto: int) -> int:
-        """Fold one batch, durably; how many facts there were."""
+    def fill(self, limit: int, upto: int) -> Iterator[int]:
+        """Fold up to a position; how many facts each batch had, once it is durable.
+
+        A shadow that was begun at the first fact gets the rows of all of them first, and is keyed, indexed and settled once, at the end.
+        """
         with self._session.transaction() as tables:
-            return step(tables, self._view, self.schema, limit, upto)
+            bare = tables.mark(self.schema) == _bare()
+        view = Bare(self._view) if bare else self._view
+        folded = 1
+        while folded:
+            with self._session.transaction() as tables:
+                folded = step(tables, view, self.schema, limit, upto)
+            if folded:
+                yield folded
+        if bare:
+            with self._session.transaction() as tables:
+                tables.dress(self._view, self.schema)
+                tables.set_mark(self.schema, {"code": code()})
 
     def position(self) -> int:
         """The last position folded in."""
@@ -74,7 +94,7 @@ class Shadow:
         """A rebuild by the same code was interrupted: it can go on."""
         try:
             with self._session.transaction() as tables:
-                return tables.mark(self.schema) == {"code": code()} and position(tables, self.schema) >= 0
+                return tables.mark(self.schema) in ({"code": code()}, _bare()) and position(tables, self.schema) >= 0
         except (Corrupt, *GONE):
             return False
 

@@ -13,11 +13,12 @@ from typing import Any, Protocol
 import psycopg
 from psycopg import IsolationLevel, sql
 
+from events.base import Recorded
 from events.errors import Unavailable
 from hub import limits
-from hub.log.follow import Tables, live_schema, shadow_schema
+from hub.log.follow import Cursor, Tables, live_schema, misfit, position, shadow_schema, shape
 from hub.log.store import Log
-from projections.base import Table, TableView
+from projections.base import Bare, Table, TableView
 from projections.digest import view_digest
 
 # A table is not there, or it is another one: it lacks columns, or they have types that do not compare.
@@ -42,12 +43,42 @@ class TableDifference:
         return not (self.differing or self.missing or self.extra)
 
 
+@dataclass(slots=True)
+class Batch:
+    """What was read last: the log never changes, so who asks for the same gets the same."""
+
+    after: int = 0
+    limit: int = 0
+    facts: Sequence[Recorded] = ()
+
+
 class ReplayTables(Tables):
-    """The tables of live views and shadows, in one transaction."""
+    """The tables of live views and shadows, in one transaction. Views that are rebuilt side by side share what they read in `batch`."""
+
+    def __init__(self, cursor: Cursor, batch: Batch | None = None) -> None:
+        super().__init__(cursor)
+        self._batch = batch or Batch()
+
+    def read(self, after: int, limit: int) -> list[Recorded]:
+        """See `Tables`."""
+        known = self._batch
+        if (known.after, known.limit) != (after, limit) or len(known.facts) < limit:  # what is not full may have grown
+            known.after, known.limit, known.facts = after, limit, super().read(after, limit)
+        return list(known.facts)
 
     def attempt(self) -> AbstractContextManager[object]:
         """What fails inside leaves the transaction as it was before."""
         return self.cursor.connection.transaction()
+
+    def dress(self, view: TableView, schema: str) -> None:
+        """Make of the bare tables of a schema what the view's own fold would have made of the same facts, and go on with."""
+        self.lock(schema)
+        last = position(self, schema)
+        try:
+            Bare(view).dress(self.cursor, last)
+        except psycopg.IntegrityError as error:
+            raise misfit(schema, 1, last, error) from error
+        self.cursor.execute("update position set shape = %s", [shape(view)])
 
     def drop(self, schema: str) -> None:
         """Throw a schema away, if it is there."""
@@ -145,13 +176,14 @@ class PostgresSession:
     """One connection, in autocommit."""
 
     connection: psycopg.Connection[tuple[Any, ...]]
+    batch: Batch = field(default_factory=Batch)
 
     @contextlib.contextmanager
     def transaction(self, *, snapshot: bool = False) -> Iterator[ReplayTables]:
         """See `Session`."""
         self.connection.isolation_level = IsolationLevel.REPEATABLE_READ if snapshot else None
         with self.connection.transaction(), self.connection.cursor() as cursor:
-            yield ReplayTables(cursor)
+            yield ReplayTables(cursor, self.batch)
 
 
 class Postgres:

@@ -40,7 +40,7 @@ def _verify_one(ground: Ground, view: TableView, head: int) -> tuple[int, dict[s
             shadow.resume()
         target = max(head, shadow.position())
         _follow(session, view, target)
-        while shadow.step(limits.FOLLOW_BATCH_MAX, target):
+        for _ in shadow.fill(limits.FOLLOW_BATCH_MAX, target):
             pass
         with session.transaction(snapshot=True) as tables:
             at, difference = _compare_position(tables, live_schema(view.name), target)

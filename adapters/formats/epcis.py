@@ -30,7 +30,7 @@ def looks_like(body: bytes) -> bool:
     return (
         b'"epcisBody"' in head
         or b'"EPCISDocument"' in head
-        or (any(f'"{name}"'.encode() in head for name in TYPES) and b'"eventTime"' in head)
+        or (b'"eventTime"' in head and any(f'"{name}"'.encode() in head for name in TYPES))
     )
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from events import canonical
+import msgspec
+
 from events.base import Envelope, Fact
 from events.errors import HubError, Refused, Unavailable
 from events.integration import ContentConflicted, DeliveryQuarantined
@@ -22,15 +23,17 @@ from hub import limits, telemetry
 from hub.intake.delivery import TRACEPARENT, Adapter, Delivery, LineOutcome, Outcome, PartOutcome
 from hub.intake.mapping import Context, Held, Line, Part, Partner
 from hub.intake.mapping import Mapping as FormatMapping
-from hub.log.store import Accepted, Conflict, Duplicate, Result
+from hub.log.store import Accepted, Conflict, Duplicate, Raw, Result
 from hub.points import reach
+
+_headers = msgspec.json.Encoder(order="sorted").encode
 
 
 class Appender(Protocol):
     """The part of the log that intake needs."""
 
     def append(self, facts: Sequence[Fact]) -> list[Result]: ...
-    def keep(self, deliveries: Sequence[tuple[bytes, bytes, str, bytes, datetime]]) -> None: ...
+    def keep(self, deliveries: Sequence[Raw]) -> None: ...
     def flush(self) -> None: ...
     def count_again(self, keys: Sequence[tuple[str, str]]) -> None: ...
 
@@ -54,17 +57,11 @@ class Intake:
 
     def take(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
         """Make deliveries durable, facts or held lines, and say what became of each. Does not acknowledge. Raises `Unavailable`."""
-        sums = [hashlib.sha256(d.body) for d in deliveries]
-        self._log.keep(
-            [
-                (s.digest(), d.body, d.transport, canonical.dumps(dict(d.headers)), d.received_at)
-                for s, d in zip(sums, deliveries, strict=True)
-            ]
-        )
+        sums = [hashlib.sha256(d.body).digest() for d in deliveries]
+        self._log.keep([(s, d.body, d.transport, _headers(dict(d.headers)), d.received_at) for s, d in zip(sums, deliveries, strict=True)])
         reach("delivery kept")
         mapped = [
-            _Mapped(d, s.hexdigest(), self.map(d.body, s.hexdigest(), d.headers, d.transport))
-            for s, d in zip(sums, deliveries, strict=True)
+            _Mapped(d, (sha := s.hex()), self.map(d.body, sha, d.headers, d.transport)) for s, d in zip(sums, deliveries, strict=True)
         ]
         reach("mapped")
         outcomes = self._append(mapped)

@@ -5,6 +5,8 @@ import hashlib
 import struct
 import uuid
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -12,7 +14,7 @@ import msgspec
 
 from events import canonical
 from events.base import Envelope, Event, Fact, Recorded, decoded, microseconds
-from events.errors import Corrupt, Refused
+from events.errors import Corrupt
 from events.vocabulary import bounded
 
 _META = ("time_quality", "correlation", "causation", "actor", "mapping", "raw", "traceparent")
@@ -64,6 +66,7 @@ def receipt_bytes(source: str, business_key: str) -> bytes:
     return hashlib.sha256(f"{source}\x00{business_key}".encode()).digest()[:16]
 
 
+@lru_cache(maxsize=4096)  # views ask for each fact of a batch several times
 def receipt_key(source: str, business_key: str) -> uuid.UUID:
     """The same as the uuid that PostgreSQL keeps."""
     return uuid.UUID(bytes=receipt_bytes(source, business_key))
@@ -101,7 +104,9 @@ def _shared(type_: str, e: Envelope) -> tuple[bytes, bytes, bytes]:
         fields = (
             type_.encode(),
             e.source.encode(),
-            canonical.dumps({name: value for name in (*_META, "details") if (value := getattr(e, name))}),
+            canonical.dumps({name: value for name in (*_META, "details") if (value := getattr(e, name))})
+            if e.details
+            else _json({name: value for name in _META if (value := getattr(e, name))}),
         )
         type_field, source_field, meta = (_LENGTH(len(field)) + field for field in fields)
         known = b"%b\x00%b\x00" % fields[:2], type_field + source_field, meta
@@ -112,6 +117,7 @@ def _shared(type_: str, e: Envelope) -> tuple[bytes, bytes, bytes]:
     return known
 
 
+_json = msgspec.json.Encoder(order="sorted").encode
 _meta_values = attrgetter(*_META)
 _known: dict[tuple[Any, ...], tuple[bytes, bytes, bytes]] = {}
 
@@ -130,13 +136,33 @@ def packed(row: Row, position: int, version: int, recorded: int) -> bytes:
     return _HEAD(14, 8, position, 8, version, 8, recorded, len(stream)) + stream + row.body
 
 
+class _Said(msgspec.Struct, forbid_unknown_fields=True):
+    """What `_meta` writes, with the envelope's own defaults."""
+
+    time_quality: str = "offset"
+    correlation: str | None = None
+    causation: str | None = None
+    actor: str | None = None
+    mapping: str = ""
+    raw: str = ""
+    traceparent: str = ""
+    details: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+_said = msgspec.json.Decoder(_Said, float_hook=Decimal).decode
+
+
 def decode(row: tuple[Any, ...]) -> Recorded:
     """The recorded fact of a row that was selected as `COLUMNS`. Raises `Corrupt` where it does not fit its type."""
     position, stream, version, type_, schema_version, source, key, occurred_at, effective_at, recorded_at, meta, data = row
     try:
-        said = canonical.loads(bytes(meta))
-        envelope = Envelope(source=source, key=key, occurred_at=occurred_at, effective_at=effective_at, **said)
-    except (Refused, TypeError) as error:
+        said = _said(meta)
+        envelope = Envelope(
+            source=source, key=key, occurred_at=occurred_at, effective_at=effective_at, time_quality=said.time_quality,
+            correlation=said.correlation, causation=said.causation, actor=said.actor, mapping=said.mapping, raw=said.raw,
+            traceparent=said.traceparent, details=said.details,
+        )  # fmt: skip
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError) as error:
         raise Corrupt(f"the envelope of the fact at position {position} does not decode: {error}") from error
     if stream.startswith(AGGREGATE):
         return Recorded(position, stream, version, recorded_at, Fact(envelope, AggregateEvent(stream, type_, bytes(data))))

@@ -9,13 +9,12 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from datetime import datetime
 from typing import Self
 
 from events.base import Fact
 from events.errors import HubError, Refused, Unavailable
 from hub import limits
-from hub.log.store import Log, Result
+from hub.log.store import Log, Raw, Result
 
 Waiter = Future[list[Result]] | asyncio.Future[list[Result]]
 
@@ -61,7 +60,7 @@ class GroupLog:
         self._put(facts, waiter)
         return await waiter
 
-    def keep(self, deliveries: Sequence[tuple[bytes, bytes, str, bytes, datetime]]) -> None:
+    def keep(self, deliveries: Sequence[Raw]) -> None:
         """As `Log.keep`."""
         self._beside.keep(deliveries)
 

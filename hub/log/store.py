@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
+from operator import itemgetter
 from typing import Any, LiteralString, Self, TypeVar
 
 import msgspec
@@ -81,6 +83,41 @@ class _KeysDumper(Dumper):
 
 
 _ARRAY, _LENGTH_16 = struct.Struct("!iiiii").pack, struct.pack("!i", 16)
+_LENGTH, _INT8 = struct.Struct("!i").pack, struct.Struct("!q").pack
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """Values in PostgreSQL's binary format as an array of their type; the statement names it by a cast."""
+
+    element: int  # oid
+    values: Sequence[bytes]
+
+
+class _ArrayDumper(Dumper):
+    format = Format.BINARY
+
+    def dump(self, obj: Array) -> bytes:
+        lengths = map(_LENGTH, map(len, obj.values))
+        return b"".join((_ARRAY(1, 0, obj.element, len(obj.values), 1), *chain.from_iterable(zip(lengths, obj.values, strict=True))))
+
+
+Raw = tuple[bytes, bytes, str, bytes, datetime]  # a delivery as it is kept: sha256, body, transport, headers as JSON, received_at
+
+
+def bounded(deliveries: Iterable[Raw]) -> Iterator[list[Raw]]:
+    """Parts that one statement takes: as many deliveries as are together no larger than `KEEP_BYTES_MAX`, or a larger one alone."""
+    part: list[Raw] = []
+    size = 0
+    for delivery in deliveries:
+        bytes_ = len(delivery[1]) + len(delivery[3])
+        if part and size + bytes_ > limits.KEEP_BYTES_MAX:
+            yield part
+            part, size = [], 0
+        part.append(delivery)
+        size += bytes_
+    if part:
+        yield part
 
 
 class Log:
@@ -131,18 +168,26 @@ class Log:
 
         return self._committed(work) if rows else []
 
-    def keep(self, deliveries: Sequence[tuple[bytes, bytes, str, bytes, datetime]]) -> None:
-        """Keep raw deliveries (sha256, body, transport, headers as JSON, received_at); what is kept already stays as it is.
+    def keep(self, deliveries: Sequence[Raw]) -> None:
+        """Keep raw deliveries; what is kept already stays as it is.
 
         Not flushed by itself: the append that follows flushes everything before it, or else `flush`, and nothing is acknowledged sooner.
         """
 
         def work(cursor: psycopg.Cursor[tuple[Any, ...]]) -> None:
             cursor.execute("set local synchronous_commit = off")
-            for delivery in sorted(deliveries):  # one order of keys everywhere: two processes that keep the same files do not deadlock
-                cursor.execute(  # not executemany: its pipeline hangs on large messages over a unix socket (psycopg 3.3)
-                    "insert into log.delivery (sha256, body, transport, headers, received_at) values (%b, %b, %s, %b, %s) on conflict do nothing",
-                    delivery,
+            for part in bounded(sorted(deliveries, key=itemgetter(0))):  # one order of keys everywhere: two processes that keep the same
+                sums, bodies, transports, headers, times = zip(*part, strict=True)  # files do not deadlock
+                cursor.execute(
+                    """insert into log.delivery (sha256, body, transport, headers, received_at)
+                       select * from unnest(%b::bytea[], %b::bytea[], %b::text[], %b::bytea[], %b::timestamptz[]) on conflict do nothing""",
+                    [
+                        Array(17, sums),
+                        Array(17, bodies),
+                        Array(25, [transport.encode() for transport in transports]),
+                        Array(17, headers),
+                        Array(1184, [_INT8(microseconds(time)) for time in times]),
+                    ],
                 )
 
         self._run(work)
@@ -335,6 +380,7 @@ class Log:
     def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         connection = psycopg.connect(self.url, application_name=_NAME, autocommit=True)
         connection.adapters.register_dumper(Keys, _KeysDumper)
+        connection.adapters.register_dumper(Array, _ArrayDumper)
         connection.execute(f"set lock_timeout = '{limits.LOCK_TIMEOUT_S}s'")
         return connection
 

@@ -54,6 +54,7 @@ def test_an_offset_is_committed_when_all_before_it_are_done(topic: KafkaTopic, o
     assert topic.places() == [(0, 10)]
     for n in (1, 0, 2):
         received[n].done(DONE)
+    opened.receive(1, 0)
     assert committed(topic, 5), topic.places()
     opened.close()
     assert topic.places() == [(5, 10)]
@@ -65,7 +66,11 @@ def test_a_partition_that_comes_back_within_a_batch_starts_anew() -> None:
     place = adapter_module._Place()
     for offset in (5, 6, 3, 4):
         place.hand_over(offset)
-    assert [place.finish(offset) for offset in (5, 6, 4, 3)] == [None, None, None, 5]
+    reached = []
+    for offset in (5, 6, 4, 3):
+        place.finish(offset)
+        reached.append(place.reached)
+    assert reached == [None, None, None, 5]
 
 
 def test_done_after_the_end_of_its_connection_commits_nothing(topic: KafkaTopic, opened: KafkaAdapter) -> None:
@@ -79,6 +84,7 @@ def test_done_after_the_end_of_its_connection_commits_nothing(topic: KafkaTopic,
     opened.receive(1, 0.6)
     assert topic.places() == [(0, 4)]
     new[0].done(DONE)
+    opened.receive(1, 0)
     assert committed(topic, 1), topic.places()
 
 

@@ -1,11 +1,13 @@
 """The log's promises on a real PostgreSQL: once per key, contiguous positions and versions under concurrent processes, append-only."""
 
+import hashlib
 import multiprocessing
+import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from events import Fact, canonical
 from events.errors import Refused
 from hub.log.migrate import ROLES, SCHEMA_VERSION, migrate
-from hub.log.store import COPY_ROWS, Accepted, Conflict, Duplicate, Log, read
+from hub.log.store import COPY_ROWS, Accepted, Conflict, Duplicate, Log, Raw, bounded, read
 from tests.conftest import new_database
 from tests.facts import START, as_role, fact, received
 from tests.simulation.memory import MemoryLog, Store
@@ -240,3 +242,46 @@ def shared_log(request: pytest.FixtureRequest, pg_owner_url: str) -> Iterator[Lo
         migrate(owner)
         with Log(as_role(owner, "hub_door")) as opened:
             yield opened
+
+
+def raw(n: int, size: int = 10, at: datetime = START) -> Raw:
+    """A delivery as it is kept."""
+    body = b"%d:" % n + bytes([n % 256]) * size
+    return hashlib.sha256(body).digest(), body, "kafka", b'{"offset":"%d"}' % n, at
+
+
+def test_deliveries_are_kept_as_they_came_first(owner_url: str, log: Log) -> None:
+    first = [raw(n, size, START + timedelta(microseconds=n)) for n, size in enumerate((0, 10, 5_000_000, 100_000))]
+    again = [(*one[:2], "http", b"{}", START + timedelta(days=1)) for one in reversed(first)]
+    log.keep([*first, *again[:2]])
+    log.keep([raw(9), *again])
+    with psycopg.connect(owner_url) as connection:
+        found = connection.execute("select sha256, body, transport, headers, received_at from log.delivery").fetchall()
+    assert {(bytes(s), bytes(b), t, bytes(h), at) for s, b, t, h, at in found} == {*first, raw(9)}
+
+
+@given(st.lists(st.integers(0, 30), max_size=20), st.integers(0, 60))
+def test_what_one_statement_keeps_is_bounded_in_bytes(sizes: list[int], most: int) -> None:
+    deliveries = [(b"", bytes(size), "", b"", START) for size in sizes]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hub.limits.KEEP_BYTES_MAX", most)
+        parts = list(bounded(deliveries))
+    assert [one for part in parts for one in part] == deliveries
+    weights = [sum(len(one[1]) for one in part) for part in parts]
+    assert all(weight <= most or len(part) == 1 for weight, part in zip(weights, parts, strict=True))
+    assert all(weight + len(after[0][1]) > most for weight, after in zip(weights, parts[1:], strict=False))  # no more parts than need be
+
+
+def test_two_that_keep_the_same_do_not_deadlock(owner_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub.limits.KEEP_BYTES_MAX", 400)
+
+    def keep(seed: int) -> None:
+        chance = random.Random(seed)
+        with Log(as_role(owner_url, "hub_door")) as log:
+            for n in range(20):
+                log.keep(chance.sample([raw(n * 1000 + m) for m in range(200)], 200))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(keep, range(4)))
+    with Log(as_role(owner_url, "hub_read")) as log:
+        assert log.select("select count(*) from log.delivery", []) == [(4000,)]

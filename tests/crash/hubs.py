@@ -19,24 +19,29 @@ from hub.app import worker
 from hub.app.servers.postgres import Database
 from hub.app.settings import Settings
 from hub.app.wiring import Hub, views
-from hub.log.follow import Cursor
-from projections.base import Table, TableView
+from projections.base import Rows, Table, TableView
 from tests.crash.ground import Access
 from tests.crash.sources import SourceAdapter
+
+
+class _Keyless(Table):
+    """A table whose key nobody minds."""
+
+    def ddl(self) -> str:
+        return self.bare()
+
+    def dress(self) -> str:
+        return ""
 
 
 class Tally(TableView):
     """A view that betrays a fold that was done twice or not at all: a row a fact, with no key that would refuse the second."""
 
     name = "tally"
-    tables = (Table("seen", {"position": "bigint not null"}, key=("position",)),)
+    tables = (_Keyless("seen", {"position": "bigint not null"}, key=("position",)),)
 
-    @property
-    def ddl(self) -> str:
-        return "create table seen (position bigint not null)"
-
-    def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
-        cursor.execute("insert into seen select unnest(%s::bigint[])", [[fact.position for fact in facts]])
+    def rows(self, facts: Sequence[Recorded]) -> Rows:
+        yield self.tables[0], ([fact.position] for fact in facts)
 
 
 def followed() -> tuple[TableView, ...]:

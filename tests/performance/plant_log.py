@@ -20,10 +20,9 @@ from hub.intake.delivery import Delivery
 from hub.intake.door import Intake
 from hub.log.codec import Row, encode, receipt_key, row_of
 from hub.log.store import Accepted, Conflict, Duplicate, Log, Result
-from projections import genealogy
+from projections.genealogy import Genealogy
 from projections.movements import movements
 from projections.naming import identity
-from projections.undone import _row as reversal
 from tests.facts import START, as_role
 
 ORDERS = 40  # of a story, some 2,000 facts
@@ -128,21 +127,13 @@ def _typed(fact: Recorded) -> dict[str, list[tuple[Any, ...]]]:
         ends = (m.source, m.source_status, m.target, m.target_status)
         ids = (identity(m.source, m.source_status, *rest), identity(m.target, m.target_status, *rest))
         moved.append((line, key, e.source, e.key, *ends, *rest, m.quantity, e.effective_at, *ids, at))
+    said = {table.name: [tuple(row) for row in rows] for table, rows in Genealogy().rows([fact])}
     return {
         "moved": moved,
-        "reversed": [row for row in [reversal(fact)] if row],
-        **{
-            name: [(*row[:-3], at) for row in rows(fact)]
-            for name, rows in {
-                "edge": genealogy._edges,
-                "emptied": genealogy._emptied,
-                "content": genealogy._contents,
-            }.items()
-        },
-        "mention": [(*row[:-3], _printed(row[0], row[1]), at) for row in genealogy._mentions(fact)],
-        "traced": [(*row, at) for row in genealogy._traced(fact)],
-        "held": list(genealogy._held(fact)),
-        "settled": list(genealogy._settled(fact)),
+        "reversed": said["reversal"],
+        **{name: [(*row[:-3], at) for row in said[name]] for name in ("edge", "emptied", "content")},
+        "mention": [(*row[:-3], _printed(row[0], row[1]), at) for row in said["mention"]],
+        **{name: said[name] for name in ("traced", "held", "settled")},
     }
 
 

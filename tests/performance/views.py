@@ -79,7 +79,7 @@ class Bench:
         with Postgres(as_role(url, "hub_follow")).alone([view]) as session:
             shadow = Shadow(session, view)
             shadow.restart()
-            while shadow.step(REBUILD_BATCH, head):
+            for _ in shadow.fill(REBUILD_BATCH, head):
                 pass
         return Sample(head / (time.perf_counter() - begun))
 
@@ -190,7 +190,7 @@ class Bench:
         with Postgres(as_role(url, "hub_follow")).alone([view]) as session:
             shadow = Shadow(session, view)
             shadow.restart()
-            while shadow.step(REBUILD_BATCH, head):
+            for _ in shadow.fill(REBUILD_BATCH, head):
                 pass
         with psycopg.connect(url) as owner:
             for table in view.tables:

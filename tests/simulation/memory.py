@@ -21,7 +21,7 @@ from hub.log.codec import decode, receipt_bytes
 from hub.log.follow import Follower, View, live_schema, shadow_schema, shape
 from hub.log.store import Log
 from hub.points import reach
-from projections.base import Table, TableView
+from projections.base import Bare, Table, TableView
 from replay.tables import ReplayTables, TableDifference
 from tests import copied
 from tests.simulation.references import Rows, tables_of
@@ -34,6 +34,7 @@ class Schema:
     shape: str
     positions: list[tuple[int, bytes | None]]
     facts: list[Recorded] = field(default_factory=list)
+    dressed: bool = True
     mark: dict[str, object] = field(default_factory=dict)
 
 
@@ -209,7 +210,7 @@ class MemoryTables(ReplayTables):
     def ensure(self, view: View, schema: str) -> None:
         known = self.cursor.schemas.get(schema)
         if known is None or known.shape != shape(view):
-            self._put(schema, Schema(shape(view), [(0, None)]))
+            self._put(schema, Schema(shape(view), [(0, None)], dressed=not isinstance(view, Bare)))
 
     def lock(self, schema: str) -> None:
         self._schema(schema)
@@ -225,7 +226,9 @@ class MemoryTables(ReplayTables):
         return self.cursor.read(after, limit)  # type: ignore[no-any-return]
 
     def fold(self, view: View, facts: Sequence[Recorded]) -> None:
-        into = self._schema(self._locked).facts
+        schema = self._schema(self._locked)
+        assert schema.dressed != isinstance(view, Bare), "the tables are not those that this fold writes"
+        into = schema.facts
         before = len(into)
         into.extend(facts)
         self.cursor.undone_by(lambda: into.__delitem__(slice(before, None)))
@@ -237,6 +240,16 @@ class MemoryTables(ReplayTables):
         self.cursor.undone_by(lambda: setattr(schema, "positions", before))
         return schema.positions != before
 
+    def dress(self, view: TableView, schema: str) -> None:
+        known = self._schema(schema)
+        before = known.shape, known.dressed
+        known.shape, known.dressed = shape(view), True
+
+        def undo() -> None:
+            known.shape, known.dressed = before
+
+        self.cursor.undone_by(undo)
+
     def attempt(self) -> AbstractContextManager[object]:
         return contextlib.nullcontext()
 
@@ -244,7 +257,7 @@ class MemoryTables(ReplayTables):
         self._put(schema, None)
 
     def swap(self, view: str) -> None:
-        shadow = self._schema(shadow_schema(view))
+        shadow = self._whole(shadow_schema(view))
         self._put(shadow_schema(view), None)
         self._put(live_schema(view), shadow)
         self._mark(shadow, {})
@@ -260,13 +273,13 @@ class MemoryTables(ReplayTables):
         self._mark(self._schema(schema), mark)
 
     def digest(self, view: TableView, schema: str) -> str:
-        return hashlib.sha256(repr(self.cursor.tables_of(view, self._schema(schema).facts)).encode()).hexdigest()
+        return hashlib.sha256(repr(self.cursor.tables_of(view, self._whole(schema).facts)).encode()).hexdigest()
 
     def compare(self, view: TableView, table: Table, at: int) -> TableDifference:
         live, shadow = (
             {
                 tuple(row[list(table.columns).index(k)] for k in table.key): row
-                for row in self.cursor.tables_of(view, self._schema(s).facts)[table.name]
+                for row in self.cursor.tables_of(view, self._whole(s).facts)[table.name]
             }
             for s in (live_schema(view.name), shadow_schema(view.name))
         )
@@ -282,6 +295,11 @@ class MemoryTables(ReplayTables):
             return self.cursor.schemas[name]  # type: ignore[no-any-return]
         except KeyError:
             raise psycopg.errors.UndefinedTable(f"there is no schema {name}") from None
+
+    def _whole(self, name: str) -> Schema:
+        schema = self._schema(name)
+        assert schema.dressed, "what is written is not settled"
+        return schema
 
     def _put(self, name: str, schema: Schema | None) -> None:
         schemas = self.cursor.schemas

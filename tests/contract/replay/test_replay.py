@@ -1,20 +1,24 @@
 """Replay on a real PostgreSQL: rebuilt = live beside traffic, interrupted and resumed, tampering named, promoted, and rebuilt elsewhere."""
 
 import threading
+from typing import Any
 
 import psycopg
 import pytest
 
+from events.base import Recorded
 from events.errors import Refused
 from hub.app.wiring import views
-from hub.log.follow import Follower, Tables, live_schema, position, shadow_schema
+from hub.log.follow import Cursor, Follower, Tables, live_schema, position, shadow_schema
 from hub.log.migrate import migrate
 from hub.log.store import Log
+from projections.base import TableView
 from replay.promote import promote
 from replay.rebuild import Progress, rebuild
+from replay.shadow import Shadow
 from replay.verify import verify
 from tests.conftest import new_database
-from tests.contract.replay.replay_suite import differing, fill, follow
+from tests.contract.replay.replay_suite import differing, fill, follow, one
 from tests.facts import as_role
 
 
@@ -77,6 +81,59 @@ def test_an_interrupted_rebuild_goes_on_where_it_stopped(url: str) -> None:
     _, whole = rebuild(url, [stock], restart=True)
     assert whole["stock"].events == 120
     assert whole["stock"].digest == done["stock"].digest
+
+
+@pytest.mark.parametrize("half", ["settle", "seal"])
+def test_a_rebuild_that_ends_before_it_is_sealed_goes_on(url: str, monkeypatch: pytest.MonkeyPatch, half: str) -> None:
+    (stock,) = (view for view in views() if view.name == "stock")
+    whole = type(stock) if half == "settle" else Shadow
+    done = getattr(whole, half)
+
+    def ended(*arguments: Any) -> None:
+        if half == "settle":  # in the transaction that makes the keys; whoever seals has committed it
+            done(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(whole, half, ended)
+        with pytest.raises(KeyboardInterrupt):
+            rebuild(url, [stock], batch=10)
+    with pytest.raises(Refused, match="not finished"):
+        promote(url, [stock])
+    assert rebuild(url, [stock], batch=10)[1]["stock"].events == 0
+    assert all(table.equal for table in verify(url, [stock])[1]["stock"].values())
+
+
+def test_a_rebuild_settles_once_and_has_the_indexes_of_the_live_view(owner_url: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spans: list[tuple[int, int]] = []
+
+    def counting(settle: Any) -> Any:
+        def settled(self: TableView, cursor: Cursor, first: int, last: int) -> None:
+            spans.append((first, last))
+            settle(self, cursor, first, last)
+
+        return settled
+
+    for view in views():
+        monkeypatch.setattr(type(view), "settle", counting(type(view).settle))
+    rebuild(url, views(), batch=10)
+    assert spans == [(1, 120)] * len(views())
+    made = (
+        """select array_agg(replace(indexdef, schemaname, '') order by tablename, indexname) from pg_indexes where schemaname like '{}%'"""
+    )
+    assert one(owner_url, made.format("shadow")) == one(owner_url, made.format("view"))
+
+
+def test_views_that_are_rebuilt_together_read_the_log_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, asked = Tables.read, list[int]()
+
+    def counted(self: Tables, after: int, limit: int) -> list[Recorded]:
+        asked.append(after)
+        return read(self, after, limit)
+
+    monkeypatch.setattr(Tables, "read", counted)
+    rebuild(url, views(), batch=10)
+    assert asked == [*range(0, 120, 10), *[120] * len(views())]
 
 
 def test_batch_size_changes_nothing(url: str) -> None:

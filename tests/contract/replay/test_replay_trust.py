@@ -54,11 +54,11 @@ if what == "live":
 """
 
 WRONG = """
-_right = Stock.fold
-def _fold(self, cursor, facts):
-    _right(self, cursor, facts)
-    cursor.execute("update balance set quantity = quantity + 1 where position = %s", [facts[-1].position])
-Stock.fold = _fold
+_right = Stock.settle
+def _settle(self, cursor, first, last):
+    _right(self, cursor, first, last)
+    cursor.execute("update balance set quantity = quantity + 1 where position = %s", [last])
+Stock.settle = _settle
 """
 
 
