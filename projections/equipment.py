@@ -68,8 +68,10 @@ COUNTER = Table(
         "equipment": "text",
         "counter": "text",
         "unit": "text not null",
-        "total": "numeric not null",
+        "rejected": "boolean not null",
+        "counted": "numeric not null",  # altogether
         "resets": "bigint not null",
+        "total": "numeric not null",  # as it stood last
         **_AT,
     },
     key=("equipment", "counter"),
@@ -105,7 +107,7 @@ DOWNTIME = Table(
     },
     key=("fact",),
     technical=("made", "position"),
-    indexes=("episode", "equipment, started_at", "order_id", "lot", "made", "position"),
+    indexes=("episode", "started_at", "ended_at, started_at", "equipment, ended_at", "order_id", "lot", "made", "position"),
 )
 DOWNTIME_END = Table(
     "downtime_end", {"fact": "uuid", "episode": "uuid not null", **_AT}, key=("fact",), indexes=("episode, effective_at", "position")
@@ -129,7 +131,7 @@ EXCURSION = Table(
     },
     key=("fact",),
     technical=("made", "position"),
-    indexes=("episode", "equipment, started_at", "order_id", "lot", "made", "position"),
+    indexes=("episode", "started_at", "ended_at, started_at", "equipment, ended_at", "order_id", "lot", "made", "position"),
 )
 EXCURSION_END = Table(
     "excursion_end",
@@ -159,7 +161,7 @@ GAP = Table(
     },
     key=("fact",),
     technical=("made", "position"),
-    indexes=("episode", "made", "position"),
+    indexes=("episode", "ended_at", "made", "position"),
 )
 GAP_END = Table(
     "gap_end",
@@ -307,16 +309,18 @@ select distinct on (equipment) {_MACHINE_COLUMNS} from state where {_BATCH_ROWS}
 on conflict (equipment) do update set ({_MACHINE_COLUMNS}) = row({", ".join(f"excluded.{name}" for name in MACHINE.columns)}) where {_NEWER}
 """  # noqa: S608 - constants
 
-# All facts of a counter change its row, the resets among them by their number
+# All facts of a counter change its row: the last by what it says of now, the others by what they add
 _COUNTERS = f"""
 insert into counter as t
-select equipment, counter, (array_agg(unit order by {_LAST}))[1], (array_agg(total order by {_LAST}))[1], count(*) filter (where kind = 'reset'),
-       max(effective_at), (array_agg(ordinal order by {_LAST}))[1], max(position)
+select equipment, counter, (array_agg(unit order by {_LAST}))[1], bool_or(rejected), trim_scale(sum(quantity)), count(*) filter (where kind = 'reset'),
+       (array_agg(total order by {_LAST}))[1], max(effective_at), (array_agg(ordinal order by {_LAST}))[1], max(position)
 from report where {_BATCH_ROWS} group by equipment, counter
 on conflict (equipment, counter) do update set
-  unit = case when {_NEWER} then excluded.unit else t.unit end, total = case when {_NEWER} then excluded.total else t.total end,
-  resets = t.resets + excluded.resets, effective_at = greatest(t.effective_at, excluded.effective_at),
-  ordinal = case when {_NEWER} then excluded.ordinal else t.ordinal end, position = excluded.position
+  (unit, total, effective_at, ordinal) = (select l.unit, l.total, l.effective_at, l.ordinal
+    from (values (t.unit, t.total, t.effective_at, t.ordinal), (excluded.unit, excluded.total, excluded.effective_at, excluded.ordinal))
+         l (unit, total, effective_at, ordinal) order by {_LAST} limit 1),
+  rejected = t.rejected or excluded.rejected, counted = trim_scale(t.counted + excluded.counted), resets = t.resets + excluded.resets,
+  position = excluded.position
 """  # noqa: S608 - constants
 
 _MADE_SUMS = f"""

@@ -12,21 +12,18 @@ Row = dict[str, Any]
 
 
 def machines(cursor: Cursor) -> list[Row]:
-    """All equipment with its state, since when, what was in it then, what it made altogether, and what is open: downtime, values beyond limits."""
+    """All equipment with its state, since when, what was in it then, what it counted, and what is open: downtime, values beyond limits."""
     found = _rows(
         cursor,
         """select coalesce(m.equipment, c.equipment) as equipment, state, effective_at as since, cause, order_id as "order", item, lot, position,
-             (select max(started_at) from view_equipment.downtime d where d.equipment = m.equipment and ended_at is null) as down_since,
+             (select min(started_at) from view_equipment.downtime d where d.equipment = m.equipment and ended_at is null) as down_since,
              (select count(distinct episode) from view_equipment.excursion x where x.equipment = m.equipment and ended_at is null) as beyond_limits
            from view_equipment.machine m full join (select distinct equipment from view_equipment.counter) c using (equipment)
            order by 1""",
     )
     counts: dict[str, list[Row]] = {}
     for row in _rows(
-        cursor,
-        """select equipment, counter, rejected, made.unit, trim_scale(sum(quantity)) as quantity, resets
-           from view_equipment.made join view_equipment.counter using (equipment, counter)
-           group by equipment, counter, rejected, made.unit, resets order by 1, 2, 3, 4""",
+        cursor, "select equipment, counter, rejected, unit, counted, resets, total from view_equipment.counter order by equipment, counter"
     ):
         counts.setdefault(row.pop("equipment"), []).append(row)
     return [{**row, "counts": counts.get(row["equipment"], [])} for row in found]
@@ -34,27 +31,22 @@ def machines(cursor: Cursor) -> list[Row]:
 
 def downtimes(cursor: Cursor, limit: int) -> list[Row]:
     """The newest downtimes, open ones (`ended_at` null) first."""
-    return _rows(
-        cursor,
-        """select * from (
-             select distinct on (episode) equipment, state, reason, order_id as "order", item, lot, started_at, ended_at, position
-             from view_equipment.downtime order by episode, position) d
-           order by ended_at is null desc, started_at desc, equipment limit %s""",
-        [limit],
-    )
+    columns = 'equipment, state, reason, order_id as "order", item, lot, started_at, ended_at, position'
+    return _rows(cursor, _newest("downtime", columns), [limit] * 3)
 
 
 def excursions(cursor: Cursor, limit: int) -> list[Row]:
     """The newest excursions beyond a limit, open ones (`ended_at` null) first."""
-    return _rows(
-        cursor,
-        """select * from (
-             select distinct on (episode) equipment, tag, value, beyond as "limit", above, worst, unit, order_id as "order", item, lot, started_at,
-               ended_at, position
-             from view_equipment.excursion order by episode, position) x
-           order by ended_at is null desc, started_at desc, equipment, tag limit %s""",
-        [limit],
-    )
+    columns = 'equipment, tag, value, beyond as "limit", above, worst, unit, order_id as "order", item, lot, started_at, ended_at, position'
+    return _rows(cursor, _newest("excursion", columns), [limit] * 3)
+
+
+def _newest(table: str, columns: str) -> str:
+    """Open episodes, then closed ones, newest first. An episode that was told twice is shown once."""
+    once = f"not exists (select from view_equipment.{table} o where o.episode = e.episode and o.fact < e.fact)"
+    part = f"(select {columns} from view_equipment.{table} e where ended_at is %s null and {once} order by started_at desc limit %%s)"  # noqa: S608
+    both = f"{part % ''} union all {part % 'not'}"
+    return f"select * from ({both}) x order by ended_at is null desc, started_at desc, equipment limit %s"  # noqa: S608
 
 
 def open_gaps(cursor: Cursor) -> list[Row]:

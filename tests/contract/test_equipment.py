@@ -113,8 +113,8 @@ def test_what_a_plant_says_is_told_of_its_equipment(hub: Hub, turned: bool) -> N
         "equipment": PRESS, "state": "Stopped", "since": "2026-03-02T06:08:20Z", "cause": "state", "order": "W2", "item": None, "lot": "00123",
         "down_since": None, "beyond_limits": 0,
         "counts": [
-            {"counter": "good", "rejected": False, "unit": "EA", "quantity": "40", "resets": 1},
-            {"counter": "scrap", "rejected": True, "unit": "EA", "quantity": "1", "resets": 0},
+            {"counter": "good", "rejected": False, "unit": "EA", "counted": "40", "resets": 1, "total": "2"},
+            {"counter": "scrap", "rejected": True, "unit": "EA", "counted": "1", "resets": 0, "total": "8"},
         ],
     }  # fmt: skip
     (down,) = hub.ask(answers.downtimes, 10)

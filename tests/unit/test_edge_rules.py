@@ -180,6 +180,7 @@ def test_excursions_alternate_and_hold_through_the_dead_band(values: list[int]) 
                 assert open_ is not None
                 assert event.exceeded_at == open_[0]
                 assert event.worst == (max(open_[2]) if open_[1] else min(open_[2]))
+                assert value <= 75 if open_[1] else value >= 15
                 open_ = None
         if open_:
             open_[2].append(value)
@@ -236,6 +237,8 @@ def test_bad_readings_change_nothing_but_what_is_said_of_them() -> None:
     assert facts == []
     assert [e.state for e in events(edge.fold([reading("state", None, 2, "bad")]))] == ["Unknown"]
     assert events(edge.due(61), DowntimeStarted), "unknown does not end that it stands"
+    edge.fold([reading("state", 1, 100), reading("state", None, 101, "bad")])
+    assert not events(edge.due(500), DowntimeStarted), "nor does it begin it"
 
 
 def test_downtime_is_told_when_it_is_due_and_counts_from_the_stop() -> None:
