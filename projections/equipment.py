@@ -26,7 +26,7 @@ from events.equipment import (
 from events.integration import ClockSkewDetected, GapDetected, GapFilled
 from hub.log.codec import receipt_key
 from hub.log.follow import Cursor
-from projections.base import Table, TableView, insert
+from projections.base import Rows, Table, TableView
 from projections.naming import identity
 
 _AT = {"effective_at": "timestamptz not null", "ordinal": "text not null", "position": "bigint not null"}
@@ -223,22 +223,22 @@ class Equipment(TableView):
         STATE, MACHINE, REPORT, COUNTER, MADE, DOWNTIME, DOWNTIME_END, EXCURSION, EXCURSION_END, GAP, GAP_END, SKEW, BATCH, LANE,
     )  # fmt: skip
 
-    def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
-        """Rows of the batch, then what is told of now, the sums, and the ends of what the batch began or ended."""
-        rows: dict[str, list[tuple[Any, ...]]] = {}
+    def rows(self, facts: Sequence[Recorded]) -> Rows:
+        """What each fact says by itself."""
+        found: dict[str, list[tuple[Any, ...]]] = {}
         for fact in facts:
             for name, row in _rows(fact):
-                rows.setdefault(name, []).append(row)
-        window: dict[str, Any] = {"first": facts[0].position, "last": facts[-1].position}
-        for table in self.tables:
-            insert(cursor, table, rows.get(table.name, []))
-        for needs, statements in _DERIVED.items():
-            if needs in rows:
-                for statement in statements:
-                    cursor.execute(statement, window)
+                found.setdefault(name, []).append(row)
+        return ((table, found[table.name]) for table in self.tables if table.name in found)
+
+    def settle(self, cursor: Cursor, first: int, last: int) -> None:
+        """What is told of now, the sums, and the ends of what began or ended in the span."""
+        window: dict[str, Any] = {"first": first, "last": last}
+        for statements in _DERIVED.values():
+            for statement in statements:
+                cursor.execute(statement, window)
         for began, copied in _ENDED.items():
-            if began in rows or f"{began}_end" in rows:
-                cursor.execute(_end(began, copied), window)
+            cursor.execute(_end(began, copied), window)
 
 
 def _rows(fact: Recorded) -> Iterator[tuple[str, tuple[Any, ...]]]:
