@@ -56,3 +56,12 @@ VIEW_STUCK_S = (
 )
 METRICS_WRITE_S = 2.0  # a process of the hub leaves its numbers for `/metrics` this often
 TRACE_END_S = 2.0  # an ending process waits at most this long for a collector to take its last spans
+OPCUA_WAITING_MAX = 20_000  # values received and not yet taken, some 40 MB; what comes then is not confirmed, and asked for again
+OPCUA_ITEMS_MAX = 20_000  # variables of one server
+OPCUA_DEPTH_MAX = 32  # levels below a start
+OPCUA_HISTORY_PAGE = 1000  # values of one answer
+OPCUA_REQUEST_MAX = 200  # nodes in one request: servers allow fewer than clients like
+OPCUA_REPUBLISH_MAX = 1000  # messages that are asked for again; servers keep fewer
+OPCUA_AGAIN_S = 10.0  # first wait before items that are missing are looked for again
+OPCUA_AGAIN_MAX_S = 600.0  # and the longest
+OPCUA_CUTS_MAX = 100  # ended subscriptions whose last moment is remembered
