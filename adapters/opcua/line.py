@@ -254,17 +254,17 @@ class Line:
                 return
 
     async def _disconnect(self, end: bool) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            try:
+                if end:
+                    await client.uaclient.close_session(True)
+            finally:
+                client.disconnect_socket()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        client, self._client = self._client, None
-        if client is None:
-            return
-        if end:
-            await client.uaclient.close_session(True)
-        client.disconnect_socket()
-        await asyncio.sleep(0)  # the transport says that it is closed
 
     # -- in the loop's thread: the subscription ------------------------------------------------------------------------------------------------
 

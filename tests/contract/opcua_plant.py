@@ -110,6 +110,9 @@ class _Plant:
         await asyncio.sleep(0)
         return found
 
+    async def last(self) -> int:
+        return int(await self._nodes["Count"].read_value())
+
     async def burst(self, names: int, each: int) -> int:
         """Values as fast as they can be written, for measuring."""
         for n in range(each):

@@ -20,7 +20,7 @@ REMEDIES = ("start", "correct", "check", "look at", "allow", "trust", "name", "s
 
 
 class Plant(Protocol):
-    """The far side of a source. Numbers count up by one over its whole life, beginning with 1, in one tag."""
+    """The far side of a source. Numbers count up by one over its whole life, in one tag, and begin with what is said first."""
 
     exact: timedelta  # how far the ends of a gap may be off
 
@@ -37,7 +37,7 @@ class Plant(Protocol):
         ...
 
     def number(self, reading: Reading) -> int | None:
-        """The number that a reading carries; None for readings of other tags, and of a value that was only repeated when the line came back."""
+        """The number that a reading carries; None for readings of other tags, of values from before the test, and of one that is only repeated."""
         ...
 
     def said_at(self, number: int) -> datetime:
@@ -217,7 +217,8 @@ class ReadingLaws:
     def test_kills_at_any_instant_lose_nothing_without_a_gap(self, plant: Plant, edge: Edge, seed: int) -> None:
         chance = random.Random(seed)
         edge.open()
-        said: list[int] = []
+        said = list(plant.say(1))
+        edge.until(lambda: said[-1] in edge.numbers)  # before anything is durable nobody can know that it is missing
         for _ in range(8):
             said += plant.say(chance.randrange(1, 30))
             for _ in range(chance.randrange(4)):

@@ -36,6 +36,7 @@ class Line1:
     def __init__(self, server: PlantServer, proxy: Proxy, forgets: bool = False, **changed: Any) -> None:
         self.server, self.proxy, self._forgets, self._changed = server, proxy, forgets, changed
         self._at: dict[int, datetime] = {}
+        self._begin = self._next = server.do("last") + 1
 
     def source(self) -> OpcUaSource:
         return OpcUaSource(settings(self.proxy.port, **self._changed))
@@ -44,13 +45,14 @@ class Line1:
         return OpcUaSource(settings(free_port(), **self._changed))
 
     def say(self, count: int, every_s: float = 0.005) -> Sequence[int]:
-        first = len(self._at) + 1
+        first, self._next = self._next, self._next + count
         said = self.server.do("say", first=first, count=count, every_s=every_s)
         self._at |= {int(n): datetime.fromisoformat(at) for n, at in said.items()}
         return range(first, first + count)
 
     def number(self, reading: Reading) -> int | None:
-        return reading.value or None if reading.tag == "Line1/Count" and isinstance(reading.value, int) else None
+        value = reading.value
+        return value if reading.tag == "Line1/Count" and isinstance(value, int) and value >= self._begin else None
 
     def said_at(self, number: int) -> datetime:
         return self._at[number]
@@ -66,17 +68,27 @@ class Line1:
 
 @contextlib.contextmanager
 def line1(folder: Path, forgets: bool = False, changed: dict[str, Any] | None = None, **server: Any) -> Iterator[Line1]:
-    """A plant for the time of a block."""
+    """A plant of its own for the time of a block."""
     with PlantServer(folder / "plant.log", **server) as running, Proxy(running.port) as proxy:
         yield Line1(running, proxy, forgets, **(changed or {}))
 
 
-@pytest.fixture(params=["patient", "forgetful", "forgetful, counted", "forgetful, with history"])
-def plant(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Line1]:
+@pytest.fixture(scope="module", params=["patient", "forgetful", "forgetful, counted", "forgetful, with history"])
+def ways(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, PlantServer, Proxy]]:
+    """A server of each kind, shared by the laws: to start one takes longer than most of them."""
     way = str(request.param)
-    changed = {"sequences": (Counting("Line1/Count"),)} if "counted" in way else {}
-    with line1(tmp_path, "forgetful" in way, changed, history="history" in way) as found:
-        yield found
+    log = tmp_path_factory.mktemp("plant") / "plant.log"
+    with PlantServer(log, history="history" in way) as server, Proxy(server.port) as proxy:
+        yield way, server, proxy
+
+
+@pytest.fixture
+def plant(ways: tuple[str, PlantServer, Proxy]) -> Line1:
+    way, server, proxy = ways
+    proxy.mend()
+    server.do("forget")
+    counted = {"sequences": (Counting("Line1/Count"),)} if "counted" in way else {}
+    return Line1(server, proxy, "forgetful" in way, **counted)
 
 
 class TestLaws(ReadingLaws):
