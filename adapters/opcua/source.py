@@ -69,6 +69,14 @@ class Item:
         """Whether it is the last, or one of the same time."""
         return reading.at == self.at and _digest((reading.type, reading.value, reading.quality)) in self._digests()
 
+    def repeats(self, reading: Reading) -> bool:
+        """Whether it is the very last again: some servers send that once more when a session is taken up."""
+        return (
+            reading.at is not None
+            and reading.at == self.at
+            and self._digests()[-1:] == [_digest((reading.type, reading.value, reading.quality))]
+        )
+
     def _digests(self) -> list[bytes]:
         self.keys += [_digest(said) for said in self.same]
         self.same = []
@@ -374,6 +382,8 @@ class OpcUaSource:
             reading = self._reading(item, data, status, line.namespaces)
             if item.ordinal != self._ordinal:
                 yield from self._first(line, item, reading, n)
+                continue
+            if item.repeats(reading):
                 continue
             if overflowed(status) or self._jumps(item, reading):
                 yield from self._between(

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -160,9 +160,9 @@ class _Plant:
 class PlantServer:
     """The process. `settings`: port, history, history_count, before (namespaces before ours), certificate, key, user, password, …"""
 
-    def __init__(self, log: Path, **settings: Any) -> None:
+    def __init__(self, log: Path, argv: Sequence[str] = (sys.executable, "-m", "tests.contract.opcua_plant"), **settings: Any) -> None:
         self.settings = {"port": free_port(), **settings}
-        self._log = log
+        self._log, self._argv = log, list(argv)
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -182,7 +182,7 @@ class PlantServer:
 
     def start(self, **changed: Any) -> None:
         self.settings |= changed
-        argv = [sys.executable, "-m", "tests.contract.opcua_plant", json.dumps(self.settings)]
+        argv = [*self._argv, json.dumps(self.settings)]
         with self._log.open("a") as log:
             self._process = subprocess.Popen(argv, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self._answer() == {"ready": True}

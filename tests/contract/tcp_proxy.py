@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 HOST = "127.0.0.1"
 
@@ -17,22 +17,19 @@ class Proxy:
         self.target, self.port = port, 0
         self.connections = 0  # that were taken since the start
         self._way: Literal["pass", "cut", "hold"] = "pass"
-        self._held = asyncio.Event()
         self._open: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._held.set()
-        self._server = self._do(asyncio.start_server(self._connected, HOST, 0))
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._do(self._listen())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.cut()
-        self._server.close()
         self._do(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
@@ -50,8 +47,12 @@ class Proxy:
         """Pass again; a connection that was held is gone."""
         self._do(self._turn("pass"))
 
-    def _do(self, work: object) -> object:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)  # type: ignore[arg-type]
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._connected, HOST, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def _turn(self, way: Literal["pass", "cut", "hold"]) -> None:
         before, self._way = self._way, way
@@ -60,6 +61,8 @@ class Proxy:
                 writer.transport.abort()
 
     async def _end(self) -> None:
+        if self._server is not None:
+            self._server.close()
         for task in self._pumps:
             task.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
@@ -97,10 +100,3 @@ class Proxy:
                 if self._way == "pass" and target is not None:
                     target.write(more)
                     await target.drain()
-
-
-@contextlib.contextmanager
-def proxied(port: int) -> Iterator[Proxy]:
-    """A proxy for the time of a block."""
-    with Proxy(port) as found:
-        yield found
