@@ -128,7 +128,7 @@ class _Plant:
 
     async def add_types(self) -> int:
         """A variable of each type, by name: see `tests/contract/test_opcua.py`."""
-        from tests.contract.opcua_types import VALUES
+        from tests.contract.opcua_types import VALUES  # not before: it is for one test
 
         for name, variant in VALUES.items():
             node = await self._line.add_variable(ua.NodeId(f"Line1.{name}", self._index), ua.QualifiedName(name, self._index), variant)
@@ -197,11 +197,11 @@ class PlantServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
-    def do(self, name: str, **arguments: Any) -> Any:
+    def do(self, command: str, /, **arguments: Any) -> Any:
         """Let it do something and wait until it is done."""
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": name, **arguments}) + "\n")
+        self._process.stdin.write(json.dumps({"do": command, **arguments}) + "\n")
         self._process.stdin.flush()
         return self._answer()
 

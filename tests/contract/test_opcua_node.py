@@ -1,7 +1,6 @@
 """OPC UA against node-opcua, which shares nothing with asyncua: our source against its server, and its client against our simulated machines."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
