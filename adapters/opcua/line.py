@@ -50,6 +50,15 @@ class Hole:
 
 
 @dataclass(frozen=True, slots=True)
+class Watched:
+    """What a server makes of an item: "" or why it does not watch it, how often it looks at best, and how many values it keeps."""
+
+    why: str
+    sampling_s: float
+    queue: int
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """What it takes to go on with a session and its subscription over another connection, also after a kill -9."""
 
@@ -100,8 +109,8 @@ class Line:
         """Begin to receive."""
         self._do(self._start(), self.settings.answer_s)
 
-    def monitor(self, items: Sequence[tuple[int, str]]) -> list[str]:
-        """Let the server watch nodes (number of the item, node id); "" for each, or why it does not."""
+    def monitor(self, items: Sequence[tuple[int, str]]) -> list[Watched]:
+        """Let the server watch nodes (number of the item, node id)."""
         return self._do(self._monitor(items), 60 * self.settings.answer_s)
 
     def history(self, node: str, since: datetime, until: datetime, limit: int, point: bytes | None) -> tuple[list[Any], bytes | None, str]:
@@ -318,8 +327,9 @@ class Line:
     async def _start(self) -> None:
         self._tasks.append(asyncio.create_task(self._receive()))
 
-    async def _monitor(self, items: Sequence[tuple[int, str]]) -> list[str]:
-        session, s, said = self._connected().uaclient.session, self.settings, []
+    async def _monitor(self, items: Sequence[tuple[int, str]]) -> list[Watched]:
+        session, s = self._connected().uaclient.session, self.settings
+        said: list[Watched] = []
         for at in range(0, len(items), limits.OPCUA_REQUEST_MAX):
             part = items[at : at + limits.OPCUA_REQUEST_MAX]
             params = ua.CreateMonitoredItemsParameters(SubscriptionId=self.subscription, TimestampsToReturn=ua.TimestampsToReturn.Both)
@@ -331,7 +341,9 @@ class Line:
                     params.ItemsToCreate = [self._item(*part[n], None) for n in again]
                     for n, result in zip(again, await session.create_monitored_items(params), strict=True):
                         results[n] = result
-            said += ["" if result.StatusCode.is_good() else str(result.StatusCode.name) for result in results]
+            for result in results:
+                why = "" if result.StatusCode.is_good() else str(result.StatusCode.name)
+                said.append(Watched(why, result.RevisedSamplingInterval / 1000, int(result.RevisedQueueSize)))
         return said
 
     def _item(self, number: int, node: str, dead_band: float | None) -> ua.MonitoredItemCreateRequest:

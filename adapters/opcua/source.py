@@ -205,6 +205,8 @@ class OpcUaSource:
             line.open(None)
             name, theirs, ours = line.server()
             found = line.browse()
+            line.subscribe()
+            watched = line.monitor(list(enumerate((one.node for one in found), 1)))
         finally:
             line.close(end=True)
         ahead = (theirs - ours).total_seconds()
@@ -212,14 +214,19 @@ class OpcUaSource:
         who = f"user {s.user}" if s.user else "no user"
         if s.user and s.security == "None":
             who += ", whose password is only as safe as the line"
-        history = "not read (history is off)" if not s.history else f"of {sum(one.history for one in found)} of them"
-        return [
+        history = f"of {sum(one.history for one in found)} of them" if s.history else "not read (history is off)"
+        lines = [
             f"{s.url}: {name}",
             f"security: {how}; {who}",
-            f"items: {len(found)} below {len(s.starts)} starts; the server keeps {s.queue_size} values of each through a cut, if it can",
+            f"items: {len(found)} below {len(s.starts)} start{'s' if len(s.starts) > 1 else ''}",
             f"history: {history}",
             f"clock: {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} ours",
         ]
+        if kept := [one for one in watched if not one.why]:
+            queue, sampling_s = min(one.queue for one in kept), max(one.sampling_s for one in kept)
+            lines.append(f"queues: {s.queue_size} values of each item asked for, {queue} given; sampled every {sampling_s:g} s at best")
+        lines += [f"not watched: {one.tag} ({result.why})" for one, result in zip(found, watched, strict=True) if result.why]
+        return lines
 
     # -- what is remembered --------------------------------------------------------------------------------------------------------------------
 
@@ -319,7 +326,7 @@ class OpcUaSource:
             self._handles[item.handle] = item
         why = {item.tag: "the server has it no more" for item in self._items.values() if item.tag not in there}
         said = line.monitor([(item.handle, item.node) for item in wanted]) if wanted else []
-        why |= {item.tag: f"the server does not watch it ({code})" for item, code in zip(wanted, said, strict=True) if code}
+        why |= {item.tag: f"the server does not watch it ({one.why})" for item, one in zip(wanted, said, strict=True) if one.why}
         for item in wanted:
             if item.tag not in why:
                 item.watched = True

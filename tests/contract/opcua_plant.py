@@ -99,7 +99,8 @@ class _Plant:
         self._last = when
         variant = ua.Variant(value, ua.VariantType[kind])
         data = ua.DataValue(variant, ua.StatusCode(status), when, when)
-        await self._server.write_attribute_value(self._nodes[name].nodeid, data)
+        result = await self._server.iserver.aspace.write_attribute_value(self._nodes[name].nodeid, ua.AttributeIds.Value, data)
+        result.check()
         return when.isoformat()
 
     async def say(self, first: int, count: int, every_s: float) -> dict[int, str]:

@@ -147,9 +147,17 @@ def test_check_says_what_is_there_and_ends_its_session(
         said = "\n".join(plant.source().check())
         assert "FreeOpcUa" in said
         assert "items: 2 below 1 start" in said
+        assert "queues: 6020 values of each item asked for, 6020 given; sampled every 0.1 s at best" in said
         assert "history: of 2 of them" in said
         assert "clock: 0.0 s" in said
         assert "not encrypted; no user" in said
+
+
+def test_check_says_what_the_server_does_less_than_asked(tmp_path: Path) -> None:
+    with line1(tmp_path, changed={"queue": 20_000}) as plant:
+        said = "\n".join(plant.source().check())
+        assert "queues: 20000 values of each item asked for, 10000 given" in said
+        assert plant.server.do("sessions") == 0
 
 
 @pytest.mark.parametrize(
@@ -252,7 +260,7 @@ def test_quality_and_times_are_the_servers(tmp_path: Path) -> None:
         edge.open()
         edge.until(lambda: len(edge.readings) == 2)
         for n, status in enumerate((0x40000000, 0x80310000, 0)):
-            plant.server.do("write", name="Idle", value=n, kind="Int32", at=f"2020-02-29T23:59:59.00000{n + 1}+00:00", status=status)
+            plant.server.do("write", name="Idle", value=n, kind="Int64", at=f"2020-02-29T23:59:59.00000{n + 1}+00:00", status=status)
         edge.until(lambda: len(edge.readings) == 5)
         edge.close()
     found: list[Reading] = edge.readings[2:]
@@ -266,7 +274,7 @@ def test_a_source_clock_that_jumps_orders_nothing(tmp_path: Path) -> None:
         edge.open()
         edge.until(lambda: len(edge.readings) == 2)
         for n, at in enumerate(("2026-01-01T00:00:00", "2026-01-02T00:00:00", "2025-12-31T00:00:00", "2026-01-01T00:00:00")):
-            plant.server.do("write", name="Idle", value=n + 100, kind="Int32", at=f"{at}+00:00")
+            plant.server.do("write", name="Idle", value=n + 100, kind="Int64", at=f"{at}+00:00")
         edge.until(lambda: len(edge.readings) == 6)
         edge.kill()
         edge.settle()
