@@ -91,8 +91,8 @@ class _Plant:
 
         threading.Thread(target=read, daemon=True).start()
         while line := await lines.get():
-            command = json.loads(line)
-            print(json.dumps(await getattr(self, command.pop("do"))(**command)), flush=True)
+            said = json.loads(line)
+            print(json.dumps(await getattr(self, said["command"])(**said["given"])), flush=True)
 
     async def write(self, name: str, value: Any, kind: str, at: str | None = None, status: int = 0) -> str:
         when = datetime.fromisoformat(at) if at else max(datetime.now(UTC), self._last + timedelta(microseconds=1))
@@ -116,11 +116,17 @@ class _Plant:
 
     async def burst(self, names: int, each: int) -> int:
         """Values as fast as they can be written, for measuring."""
-        for n in range(each):
+        self._run = getattr(self, "_run", 0) + each  # never a value that it had
+        for n in range(self._run, self._run + each):
             for name in range(names):
                 await self.write(f"V{name}", n, "Int64")
             await asyncio.sleep(0)
         return names * each
+
+    async def later(self, do: str, **arguments: Any) -> bool:
+        """Begin with something and answer at once."""
+        self._task = asyncio.create_task(getattr(self, do)(**arguments))
+        return True
 
     async def add_many(self, names: int) -> int:
         for name in range(names):
@@ -202,7 +208,7 @@ class PlantServer:
         """Let it do something and wait until it is done."""
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": command, **arguments}) + "\n")
+        self._process.stdin.write(json.dumps({"command": command, "given": arguments}) + "\n")
         self._process.stdin.flush()
         return self._answer()
 

@@ -84,8 +84,8 @@ async function main() {
   await server.start();
   say(JSON.stringify({ ready: true }));
   for await (const text of createInterface({ input: process.stdin })) {
-    const { do: name, ...given } = JSON.parse(text);
-    say(JSON.stringify(await commands[name](given)));
+    const { command, given } = JSON.parse(text);
+    say(JSON.stringify(await commands[command](given)));
   }
   await server.shutdown(0);
 }
