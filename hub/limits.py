@@ -56,3 +56,13 @@ VIEW_STUCK_S = (
 )
 METRICS_WRITE_S = 2.0  # a process of the hub leaves its numbers for `/metrics` this often
 TRACE_END_S = 2.0  # an ending process waits at most this long for a collector to take its last spans
+SPARKPLUG_METRICS_MAX = 20_000  # metrics of one payload: some 40 MB once it is taken apart
+SPARKPLUG_WAITING_BYTES_MAX = 16 * 1024 * 1024  # of messages received and not yet taken; then paho's thread waits, and so does the broker
+SPARKPLUG_NODES_MAX = 1000  # edge nodes that a host application follows; anybody who may publish can make up more
+SPARKPLUG_TAGS_MAX = 200_000  # metrics that it follows over all of them: some 60 MB
+SPARKPLUG_HELD_MAX = 250  # messages of an edge node that wait for one before them, of the 255 that its numbers can tell apart
+SPARKPLUG_HELD_BYTES_MAX = 4 * 1024 * 1024  # what those hold
+SPARKPLUG_GAPS_MAX = 32  # disconnected times of an edge node that its history may still fill; older ones stay as they were told
+SPARKPLUG_REBIRTH_FIRST_S = 5.0  # a rebirth that brought no birth is asked for again after this, then after twice as long, …
+SPARKPLUG_REBIRTH_MAX_S = 300.0  # … at least this often
+SPARKPLUG_HISTORY_QUIET_S = 5.0  # an edge node that sent history and then none for this long has sent it all
