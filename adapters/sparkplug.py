@@ -63,7 +63,7 @@ class SparkplugSettings:
 
     `brokers` are URLs, mqtt://host:port or mqtts://host:port; the host is online on each of them. `groups` empty: all groups. `primary`: it may ask for
     rebirths and send commands; otherwise it only listens. `reorder_s`: how long a message waits for one before it. `history_reach_s`: history that
-    begins no later than this after what was heard last has filled its gap. `password_env` names the variable that holds the password.
+    begins no later than this after what was heard last fills its gap from the start (the longest time in which a node says nothing). `password_env` names the variable that holds the password.
     """
 
     brokers: Sequence[str]
@@ -71,7 +71,7 @@ class SparkplugSettings:
     groups: Sequence[str] = ()
     primary: bool = True
     reorder_s: float = 2.0
-    history_reach_s: float = 10.0
+    history_reach_s: float = 0.0
     mqtt: Literal["3.1.1", "5"] = "3.1.1"
     client_id: str = ""
     username: str | None = None
@@ -473,8 +473,8 @@ class _Broker:
     def drop(self) -> None:
         """End the session without a word: the broker publishes our will."""
         client, self.client, self.online = self.client, None, False
-        if client is not None:
-            _cut(client)
+        if client is not None:  # beside us: paho's thread may be in the middle of a connect
+            threading.Thread(target=_cut, args=(client,), daemon=True).start()
 
     def stop(self) -> None:
         """Say that we go, and go."""
@@ -508,6 +508,8 @@ class _Broker:
     # -- paho's thread: nothing here may raise
 
     def _on_pre_connect(self, client: mqtt.Client, data: Any) -> None:
+        if client is not self.client:
+            return
         self._stamp = max(_ms(self._clock()), self._stamp + 1)  # an edge node takes no STATE that is older than the one before
         client.will_set(self._topic, state(online=False, timestamp=self._stamp), qos=1, retain=True)
 

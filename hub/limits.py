@@ -65,4 +65,5 @@ SPARKPLUG_HELD_BYTES_MAX = 4 * 1024 * 1024  # what those hold
 SPARKPLUG_GAPS_MAX = 32  # disconnected times of an edge node that its history may still fill; older ones stay as they were told
 SPARKPLUG_REBIRTH_FIRST_S = 5.0  # a rebirth that brought no birth is asked for again after this, then after twice as long, …
 SPARKPLUG_REBIRTH_MAX_S = 300.0  # … at least this often
+SPARKPLUG_HISTORY_PAUSE_S = 0.5  # history that pauses for so long is told as far as it came
 SPARKPLUG_HISTORY_QUIET_S = 5.0  # an edge node that sent history and then none for this long has sent it all

@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 Status = Literal["unknown", "online", "unsure", "lost", "offline"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Message:
     """One message of an edge node. `digest` tells its bytes from others', `size` is their number, `done` acknowledges it."""
 
@@ -68,6 +68,7 @@ class _Open(msgspec.Struct, array_like=True):
     until: datetime
     low: datetime | None = None
     high: datetime | None = None
+    rest: bool = False  # what a history left that may not be over
 
 
 class _Memory(msgspec.Struct, array_like=True):
@@ -84,7 +85,7 @@ class _Memory(msgspec.Struct, array_like=True):
 
 class _DeviceMemory(msgspec.Struct, array_like=True):
     fresh: bool  # a reading of it is not stale
-    tags: list[tuple[str, int | None]]
+    tags: list[tuple[str, int | None, int | None]]
 
 
 @dataclass(slots=True)
@@ -116,6 +117,8 @@ class EdgeNode:
         self._held: dict[int, Message] = {}  # waiting for one before them
         self._early: list[Message] = []  # waiting for a birth
         self._dropped = False  # some of those were let go
+        self._pending: dict[str, list[tuple[int | None, Message]]] = {}  # numbered, by the device whose birth they wait for
+        self._pending_since: datetime | None = None  # the last that was taken before them
         self._unborn_s: float | None = None  # monotonic; since when data comes without a birth, and whether that was told
         self._unborn_told = False
         self._born_ms: int | None = None
@@ -139,12 +142,12 @@ class EdgeNode:
         known = _decoded(self.memory, said, _Memory)
         self.status, self._bd, self._next, self._last, self._live = known.status, known.bd, known.next, known.last, known.live
         self._kind, self._recent, self._gaps = known.kind, dict(known.recent), known.gaps
-        self._history_s = now if any(gap.low for gap in known.gaps) else None
+        self._history_s = now if any(gap.low or gap.rest for gap in known.gaps) else None
         for id_ in known.devices:
             if body := remembered(f"{self.memory}/{id_}"):
                 device = _decoded(f"{self.memory}/{id_}", body, _DeviceMemory)
                 last = (None, None, "") if device.fresh else None
-                self.devices[id_] = Device(id_, tags={name: Tag(name, kind, last=last) for name, kind in device.tags})
+                self.devices[id_] = Device(id_, tags={name: Tag(name, kind, alias, last) for name, kind, alias in device.tags})
         return True
 
     def take(self, message: Message, now: float) -> None:
@@ -172,18 +175,22 @@ class EdgeNode:
             for device in self.devices.values():
                 if not device.online:
                     self._stale(device, self._heard)
+            for pending in self._pending.values():
+                self._unexplained(pending, "the birth of its device did not come")
+            self._pending = {}
         if self._owed and now >= self._ask_s:
             self.want_rebirth(now)
-        if self._history_s is not None and now >= self._history_s + limits.SPARKPLUG_HISTORY_QUIET_S:
-            self._history_s = None
+        if self._history_s is not None and now >= self._history_due():
             self._close_filled()
+            if now >= self._history_s + limits.SPARKPLUG_HISTORY_QUIET_S:
+                self._history_over()
 
     def due(self) -> float | None:
         """When `expire` has something to do next, monotonic."""
         times = [self._restate_s, self._ask_s if self._owed else None]
         times += [min(m.arrived for m in self._held.values()) + self._reorder_s] if self._held else []
         times += [self._unborn_s + limits.SPARKPLUG_REBIRTH_FIRST_S] if self._unborn_s is not None and not self._unborn_told else []
-        times += [self._history_s + limits.SPARKPLUG_HISTORY_QUIET_S] if self._history_s is not None else []
+        times += [self._history_due()] if self._history_s is not None else []
         return min((time for time in times if time is not None), default=None)
 
     def lost(self, at: datetime, now: float) -> None:
@@ -193,6 +200,7 @@ class EdgeNode:
             self._give_up(now)
         if self.status in ("online", "unsure"):
             self.status, self._kind = "lost", "disconnected"
+            self._close_filled()
             self._all_stale(at)
         self._await_birth(None)
 
@@ -218,13 +226,15 @@ class EdgeNode:
 
     def _memory(self) -> Mapping[str, bytes]:
         recent = list(self._recent.items())[-_RECENT:]
-        said = _Memory(
-            self.status, self._bd, self._next, self._last, self._live, self._kind, recent, self._gaps, [*self.devices]
-        )  # fmt: skip
+        live = self._pending_since if self._pending else self._live
+        said = _Memory(self.status, self._bd, self._next, self._last, live, self._kind, recent, self._gaps, [*self.devices])
         memory = {self.memory: msgspec.msgpack.encode(said)}
         for device in self.devices.values():
             if not device.told:
-                tags, fresh = [(tag.name, tag.type) for tag in device.tags.values()], any(tag.last for tag in device.tags.values())
+                tags, fresh = (
+                    [(tag.name, tag.type, tag.alias) for tag in device.tags.values()],
+                    any(tag.last for tag in device.tags.values()),
+                )
                 memory[f"{self.memory}/{device.id}"] = msgspec.msgpack.encode(_DeviceMemory(fresh, tags))
                 device.told = True
         return memory
@@ -236,20 +246,16 @@ class EdgeNode:
         if was == "online" and message.digest in (self._recent.get(payload.seq or 0), self._before.get(payload.seq or 0)):
             self._done.append(message.done)
             return
-        bd, sent, self._early = _bdseq(payload), payload.timestamp, [*self._early, *self._held.values()]
-        after = [m for m in self._early if sent is not None and m.payload.timestamp is not None and m.payload.timestamp >= sent]
+        bd, sent, early = _bdseq(payload), payload.timestamp, [*self._early, *(self._held[number] for number in sorted(self._held))]
+        after = [m for m in early if sent is not None and m.payload.timestamp is not None and m.payload.timestamp >= sent]
         self._held = {n: m for n, m in self._held.items() if m not in after}
         while self._held and self.status == "online":
             self._give_up(now)
-        before = [m for m in self._early if m not in after] if self.status != "online" else []
-        self._let_go(before)
-        until = _time(sent) or message.received_at
-        if self.status != "online":
-            if self._next or self._dropped:
-                self._tell_break(until, _WHY[self.status])
-        elif bd != self._bd:
-            self._kind = "disconnected"
-            self._tell_break(until, "the edge node began a new session, and its death was not heard")
+        if self.status == "online" and bd != self._bd:
+            self._close_filled()
+            self._tell_break(_time(sent) or message.received_at, "the edge node began a new session, and its death was not heard")
+        elif self.status != "online":
+            self._after_break(message, bd, [m for m in early if m not in after])
         rebirth = was == "online" and bd == self._bd
         self.status, self._bd, self._born_ms, self._kind, self._dropped = "online", bd, sent, "disconnected", False
         self._ask_s, self._wait_s = 0.0, limits.SPARKPLUG_REBIRTH_FIRST_S
@@ -261,10 +267,68 @@ class EdgeNode:
                 device.online = False
                 if not rebirth:
                     self._stale(device, message.received_at)
-        self._restate_s = now + limits.SPARKPLUG_REBIRTH_FIRST_S if rebirth and len(self.devices) > 1 else None
+        self._restate_s = now + limits.SPARKPLUG_REBIRTH_FIRST_S if (rebirth and len(self.devices) > 1) or self._pending else None
         self._accept(message, number)
         for one in sorted(after, key=lambda m: (m.payload.seq or 0) - (payload.seq or 0)):
             self._sequenced(one, now)
+
+    def _after_break(self, message: Message, bd: int | None, early: list[Message]) -> None:
+        """Tell the break that a birth ends. What came before the birth in the same session is kept, for the births to explain."""
+        until, last = _time(message.payload.timestamp) or message.received_at, None
+        known, since = self._next > 0 or self._last is not None, self._live
+        if early and self.status != "offline" and (bd == self._bd or self._bd is None):
+            first = early[0].payload.seq or 0
+            until = self._span(early[0])[0]
+            start = self._next + (first - self._next) % 256 if known else first % 256
+            last = start - 1
+        else:
+            self._let_go(early)
+            early, start = [], self._next
+        if known or self._dropped:
+            self._tell_break(until, _WHY[self.status], last)
+        self._next, seen = start, set[bytes]()
+        for one in sorted(early, key=lambda m: (0 if m.payload.seq is None else m.payload.seq - start) % 256):
+            number = None if one.payload.seq is None else start + (one.payload.seq - start) % 256
+            if one.digest and one.digest in seen:
+                self._done.append(one.done)
+                continue
+            seen.add(one.digest)
+            if number is not None:
+                if number > self._next:
+                    self._tell_hole(range(self._next, number), self._last, self._span(one)[0], "its sequence numbers jump")
+                self._next, self._last = number + 1, self._span(one)[1]
+                self._recent[number % 256] = one.digest
+            self._pending.setdefault(one.topic.device or "", []).append((number, one))
+        self._pending_since = since
+
+    def _unexplained(self, pending: Iterable[tuple[int | None, Message]], reason: str) -> None:
+        """Messages that no birth explains: they are told as missing."""
+        for number, message in pending:
+            self._done.append(message.done)
+            named = f"{number}" if number is not None else f"{self._next}?{message.digest.hex()}"
+            since, until = self._span(message)
+            self._told.append(Gap(f"{self.memory}/sequence@{named}", self.producer, "sequence", reason, number, number, since, until))
+
+    def _explain(self, device: Device, old: Iterable[Tag]) -> None:
+        """Take what came before this birth, as far as the birth before that told the same metrics."""
+        table = [(tag.name, tag.type, tag.alias) for tag in device.tags.values()]
+        before = [(tag.name, tag.type, tag.alias) for tag in old]
+        same = not before or before == table
+        for number, message in self._pending.pop(device.id, []):
+            if message.topic.kind == "DBIRTH":
+                same = [(m.name, m.datatype, m.alias) for m in message.payload.metrics if m.name is not None] == table
+            if not same:
+                self._unexplained([(number, message)], "it came before a birth that tells other metrics than the one before")
+                continue
+            self._done.append(message.done)
+            if message.topic.kind == "DDEATH":
+                self._stale(device, _time(message.payload.timestamp) or message.received_at)
+            elif message.topic.kind == "DBIRTH":
+                for metric in message.payload.metrics:
+                    if metric.name is not None:
+                        self._read(device, device.tags[metric.name], metric, message, number, birth=True)
+            else:
+                self._data(device.id, message, number, late=False)
 
     def _ndeath(self, message: Message) -> None:
         self._done.append(message.done)
@@ -273,8 +337,11 @@ class EdgeNode:
         while self._held and self.status == "online":
             self._give_up(message.arrived)
         self.status, self._kind = "offline", "disconnected"
+        self._close_filled()
         self._all_stale(message.received_at)
         self._await_birth(None)
+        self._let_go(self._early)
+        self._early = []
 
     def _unborn(self, message: Message, now: float) -> None:
         if self._recent.get(message.payload.seq or 0) == message.digest:
@@ -338,6 +405,7 @@ class EdgeNode:
         if (self._next - 1) // 256 != (lowest - 1) // 256:  # a number that is 0 on the wire
             self._early = [self._held[number] for number in sorted(self._held)]
             self._held, self.status, self._kind = {}, "unsure", "sequence"
+            self._close_filled()
         else:
             until = self._span(self._held[lowest])[0]
             self._tell_hole(range(self._next, lowest), self._last, until, "its sequence numbers jump")
@@ -398,14 +466,15 @@ class EdgeNode:
     def _born(self, device: Device, message: Message, number: int | None, *, late: bool) -> None:
         old, device.tags, device.aliases = device.tags, {}, {}
         device.online, device.told = True, False
-        for metric in message.payload.metrics:
-            if metric.name is None or (not device.id and metric.name == BDSEQ):
-                continue
-            tag = Tag(metric.name, metric.datatype, metric.alias, old[metric.name].last if metric.name in old else None)
-            device.tags[tag.name] = tag
+        told = [metric for metric in message.payload.metrics if metric.name is not None and (device.id or metric.name != BDSEQ)]
+        for metric in told:
+            name = metric.name or ""
+            tag = device.tags[name] = Tag(name, metric.datatype, metric.alias, old[name].last if name in old else None)
             if metric.alias is not None:
                 device.aliases[metric.alias] = tag
-            self._read(device, tag, metric, message, number, birth=True, late=late)
+        self._explain(device, old.values())
+        for metric in told:
+            self._read(device, device.tags[metric.name or ""], metric, message, number, birth=True, late=late)
         gone = Device(device.id, tags={name: tag for name, tag in old.items() if name not in device.tags})
         self._stale(gone, message.received_at)
 
@@ -449,8 +518,8 @@ class EdgeNode:
         self._readings.append(Reading(name, value, at, quality, _name(kind), number, historical))
         if not historical:
             tag.last = (value, at, quality)
-        elif at is not None and not late:
-            self._history(at, message.arrived)
+        if at is not None and not late and not birth and self._gaps and at <= self._gaps[-1].until:
+            self._history(at, message.arrived)  # what was said before the birth and sent after it fills like history
 
     def _stale(self, device: Device, at: datetime | None) -> None:
         for tag in device.tags.values():
@@ -470,12 +539,13 @@ class EdgeNode:
 
     # -- what is missing
 
-    def _tell_break(self, until: datetime | None, reason: str) -> None:
+    def _tell_break(self, until: datetime | None, reason: str, last: int | None = None) -> None:
         """The break that the node is in, from the last that was heard; told once without its end if that does not come, and then with it."""
         sequence = self._kind == "sequence"
         first, since = (self._next, self._last) if sequence else (None, self._live)
+        last = last if sequence else None
         id_ = f"{self.memory}/{'sequence' if sequence else 'disconnected'}@{self._next}"
-        self._told.append(Gap(id_, self.producer, "sequence" if sequence else "disconnected", reason, first, None, since, until))
+        self._told.append(Gap(id_, self.producer, "sequence" if sequence else "disconnected", reason, first, last, since, until))
         if until is not None:
             self._gaps = [*self._gaps, _Open(id_, since, until)][-limits.SPARKPLUG_GAPS_MAX :]
 
@@ -486,13 +556,31 @@ class EdgeNode:
                 gap.high = at if gap.high is None else max(gap.high, at)
                 self._history_s = now
 
+    def _history_due(self) -> float:
+        filling = any(gap.low is not None for gap in self._gaps)
+        return (self._history_s or 0.0) + (limits.SPARKPLUG_HISTORY_PAUSE_S if filling else limits.SPARKPLUG_HISTORY_QUIET_S)
+
     def _close_filled(self) -> None:
+        """Tell what history has filled; what it left of a gap, before it and after it, is told anew. More of it may come."""
         for gap in [gap for gap in self._gaps if gap.low is not None]:
             self._gaps.remove(gap)
             self._filled.append(Filled(gap.id, self.producer, "history"))
             if gap.low is not None and gap.since is not None and gap.low - gap.since > self._reach:
                 reason = "the edge node's history begins later than what was heard last"
-                self._told.append(Gap(f"{gap.id}/history", self.producer, "history", reason, since=gap.since, until=gap.low))
+                self._told.append(Gap(f"{gap.id}<", self.producer, "history", reason, since=gap.since, until=gap.low))
+            if gap.high is not None and gap.high < gap.until:
+                rest = _Open(f"{gap.id}>", gap.high, gap.until, rest=True)
+                self._told.append(
+                    Gap(rest.id, self.producer, "history", "the edge node's history is not over", since=rest.since, until=rest.until)
+                )
+                self._gaps.append(rest)
+
+    def _history_over(self) -> None:
+        """No more history came, and live data goes on: after what came there was nothing."""
+        self._history_s = None
+        for gap in [gap for gap in self._gaps if gap.rest]:
+            self._gaps.remove(gap)
+            self._filled.append(Filled(gap.id, self.producer, "history"))
 
     def _span(self, message: Message, *, history: bool = True) -> tuple[datetime, datetime]:
         """The first and last time in a message, by the node's clock where it gives one; of a birth, when it was sent."""
