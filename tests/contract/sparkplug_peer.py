@@ -213,7 +213,6 @@ class Tap:
             with contextlib.suppress(OSError):
                 line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 line.shutdown(socket.SHUT_RDWR)
-            line.close()
 
     def _serve(self) -> None:
         while True:
@@ -253,6 +252,7 @@ class Tap:
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+        source.close()  # the other direction closes the other
 
 
 def _packets(stream: bytearray) -> Iterator[tuple[int, bytes]]:
@@ -393,7 +393,7 @@ class Edge:
     def datum(self, name: str, value: Any, device: str | None = None, *, at: int | None = None, historical: bool = False) -> bytes:
         kind, at = (self.devices[device] if device else self.metrics)[name][0], at if at is not None else now_ms()
         by = {"alias": self.alias(name, device)} if self.aliases else {"name": name}
-        return metric(kind, value, at, historical=historical, **by)  # type: ignore[arg-type]
+        return metric(kind, value, at, historical=historical, **by)
 
     def send(
         self, kind: str, metrics: Sequence[bytes], device: str | None = None, *, at: int | None = None, qos: int = 0, seq: int | None = None
@@ -436,10 +436,10 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def said(body: bytes) -> dict[int, list[Any]]:
+def said(body: bytes | bytearray) -> dict[int, list[Any]]:
     """The fields of a payload that the host wrote."""
     found: dict[int, list[Any]] = {}
-    for number, value in fields(body):
+    for number, value in fields(bytes(body)):
         found.setdefault(number, []).append(value)
     return found
 
