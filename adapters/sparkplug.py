@@ -590,6 +590,8 @@ def _cut(client: mqtt.Client) -> None:
         except OSError:
             pass  # it is gone already
     client.loop_stop()
+    if socket is not None:
+        socket.close()
 
 
 def _topic(message: mqtt.MQTTMessage) -> str:

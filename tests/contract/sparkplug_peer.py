@@ -321,6 +321,7 @@ class Observer:
         self.client._reconnect_on_failure = False
         line.shutdown(socket.SHUT_RDWR)
         self.client.loop_stop()
+        line.close()
 
 
 @dataclass

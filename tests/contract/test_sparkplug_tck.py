@@ -75,7 +75,7 @@ class Session:
         return [_state(m.payload) for m in self.observer.on(STATE)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["3.1.1", "5"])
 def session(mosquitto: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Session]:
     broker = Mosquitto(mosquitto, tmp_path_factory.mktemp("session"))
     tap, observer = Tap(broker.port), Observer(broker.port, "spBv1.0/#")
@@ -207,16 +207,6 @@ def _says_again(s: Session) -> None:
     assert [said["online"] for said in s.heard[:3]] == [True, False, True]
 
 
-def _clean(version: int) -> Check:
-    def check(s: Session) -> None:
-        for connect in s.tap.connects():
-            assert connect.version == version
-            assert connect.clean
-            assert version == 4 or connect.expiry == 0
-
-    return check
-
-
 def _states_online_and_offline(s: Session) -> None:
     assert s.heard[0]["online"] is True
     assert s.heard[-1]["online"] is False
@@ -258,8 +248,6 @@ SESSION: dict[str, Check] = {
     "tck-id-host-topic-phid-death-payload-timestamp-disconnect-clean": _death_payload,
     "tck-id-host-topic-phid-death-payload-disconnect-with-no-disconnect-packet": _will_delivered,
     "tck-id-host-topic-phid-death-payload-timestamp-disconnect-with-no-disconnect-packet": _will_delivered,
-    "tck-id-message-flow-phid-sparkplug-clean-session-311": _clean(4),
-    "tck-id-message-flow-phid-sparkplug-clean-session-50": _clean(5),
     "tck-id-message-flow-phid-sparkplug-subscription": _subscribed_first,
     "tck-id-message-flow-phid-sparkplug-state-publish": _subscribed_first,
     "tck-id-message-flow-phid-sparkplug-state-publish-payload": _birth_payload,
@@ -291,12 +279,26 @@ SESSION: dict[str, Check] = {
 }
 
 
-_OF_ONE = {"3.1.1": "tck-id-message-flow-phid-sparkplug-clean-session-50", "5": "tck-id-message-flow-phid-sparkplug-clean-session-311"}
-
-
-@pytest.mark.parametrize(("session", "assertion"), [(v, a) for v, no in _OF_ONE.items() for a in SESSION if a != no], indirect=["session"])
+@pytest.mark.parametrize("assertion", SESSION)
 def test_session(session: Session, assertion: str) -> None:
     SESSION[assertion](session)
+
+
+@pytest.mark.parametrize(
+    ("mqtt", "version", "assertion"),
+    [
+        ("3.1.1", 4, "tck-id-message-flow-phid-sparkplug-clean-session-311"),
+        ("5", 5, "tck-id-message-flow-phid-sparkplug-clean-session-50"),
+    ],
+)
+def test_clean_session(broker: Mosquitto, mqtt: Any, version: int, assertion: str) -> None:
+    tap = Tap(broker.port)
+    for _ in range(2):  # also when it comes back
+        host = Running(SparkplugSource(SparkplugSettings([tap.url], HOST_ID, mqtt=mqtt))).open()
+        host.source.close()
+    assert [(c.version, c.clean, c.expiry) for c in tap.connects()] == [(version, True, 0 if version == 5 else None)] * 2
+    assert all(p.body[0] == 0 for p in tap.packets if p.kind == "CONNACK")  # no session was there
+    tap.close()
 
 
 # -- commands and rebirth requests
