@@ -111,7 +111,7 @@ class MqttReadings:
             if found and found[-1].producer == producer and len(found[-1].readings) < limit:
                 found[-1].readings = [*found[-1].readings, *readings]
             else:
-                found.append(Observed(producer, delivery.received_at, readings))
+                found.append(Observed(producer, delivery.received_at, readings, numbered=True))
         while len(self._seen) > limits.MQTT_WAITING_MAX * 2:  # twice what the broker may have under way
             del self._seen[next(iter(self._seen))]
         if not deliveries:
@@ -148,7 +148,7 @@ class MqttReadings:
         try:
             payload = json.loads(delivery.body, parse_float=_number, parse_constant=lambda text: text)
         except (ValueError, RecursionError):
-            return _producer(topic, rule), [Reading(topic, *_raw(delivery.body), historical=historical)]
+            return _producer(topic, rule), [_raw(topic, delivery.body, historical)]
         at = _moment(_dig(payload, rule.at)) if rule.at else None
         number = _dig(payload, rule.sequence) if rule.sequence else None
         sequence = number if isinstance(number, int) and not isinstance(number, bool) else None
@@ -230,11 +230,11 @@ def _number(text: str) -> float | Decimal:
     return found if found - found == 0 and Decimal(repr(found)) == Decimal(text) else Decimal(text)
 
 
-def _raw(body: bytes) -> tuple[Value, None]:
+def _raw(topic: str, body: bytes, historical: bool) -> Reading:
     try:
-        return body.decode(), None
+        return Reading(topic, body.decode(), None, type="string", historical=historical)
     except UnicodeDecodeError:
-        return body.hex(), None
+        return Reading(topic, body.hex(), None, type="bytes", historical=historical)
 
 
 def _moment(value: Any) -> datetime | None:

@@ -215,7 +215,9 @@ class Meaning:
     def _observed(self, observed: Observed, made: dict[str, bytes]) -> Addition:
         state = ChainMap(made, self._state)
         timed = self._rules.timed(observed)
-        missed = self._sequences.fold(timed, state)
+        missed = self._sequences.fold(timed if timed.numbered else _unnumbered(timed), state)
+        if not timed.numbered:
+            missed.observed = timed
         folded = self._rules.fold(missed.observed, state)
         made |= {**missed.state, **folded.state}
         gaps, filled = [*observed.gaps, *missed.gaps], [*observed.filled, *missed.filled]
@@ -232,6 +234,11 @@ class Meaning:
             return [Entry(replace(document, epoch=self._spool.epoch, n=first).json(), DOCUMENT, at)]
 
         return Addition(lane, make, memory)
+
+
+def _unnumbered(observed: Observed) -> Observed:
+    """The same for who must not judge its numbers: a protocol did that, or they are none."""
+    return replace(observed, readings=[replace(r, sequence=None) if r.sequence is not None else r for r in observed.readings])
 
 
 class Numbers:

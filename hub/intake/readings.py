@@ -64,6 +64,8 @@ class Filled:
 class Observed:
     """What one producer said, in its order. `done` is called once, after all of it is durable; `memory` is what the source wants to know again.
 
+    `numbered`: the producer's numbers in it count up by one, and the source has not judged itself whether one is missing (adapters/edge/gaps.py does).
+
     `memory` (name to bytes) is made durable in the same transaction, so that after a kill -9 the source finds exactly what goes with what was spooled.
     """
 
@@ -74,6 +76,7 @@ class Observed:
     filled: Sequence[Filled] = ()
     memory: Mapping[str, bytes] = field(default_factory=dict)
     done: Callable[[], None] = lambda: None
+    numbered: bool = False
 
 
 class ReadingSource(Protocol):

@@ -8,6 +8,7 @@ from adapters.edge.forwarder import Forwarder
 from adapters.edge.spool import Spool
 from events.errors import HubError, Unavailable
 from hub.app.edge.config import Configured
+from hub.app.edge.sources import reading_sources
 
 
 def checks(configured: Configured) -> Iterator[dict[str, Any]]:
@@ -18,6 +19,8 @@ def checks(configured: Configured) -> Iterator[dict[str, Any]]:
     yield _row("line to the hub", lambda: _line(configured))
     for part in config.folders:
         yield _row(f"folder {part.name}", lambda part=part: _folder(configured, part))  # type: ignore[misc]
+    for name, source in reading_sources(configured):
+        yield _row(f"{name} ({source.name})", source.check)
 
 
 def _row(what: str, check: Callable[[], Sequence[str]]) -> dict[str, Any]:

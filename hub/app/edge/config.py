@@ -132,6 +132,10 @@ class Document:
         value = self.value
         for part in place:
             value = value[part]
+        return self.checked_as(kind, value, place)
+
+    def checked_as(self, kind: Any, value: Any, place: Place) -> Any:
+        """The same for a value that was made of what stands there."""
         try:
             return TypeAdapter(kind).validate_python(value)
         except ValidationError as error:

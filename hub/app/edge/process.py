@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from adapters.edge.forwarder import CLOCK_S, Forwarder
-from adapters.edge.loops import DeliveryLoop, EdgeLoop, Meaning, Numbers
+from adapters.edge.loops import DeliveryLoop, EdgeLoop, Meaning, Numbers, ReadingLoop
 from adapters.edge.spool import Addition, Spool
 from adapters.http_queue import HttpQueue
 from events.canonical import time_text
@@ -22,6 +22,7 @@ from events.errors import HubError, Unavailable
 from events.integration import ClockSkewDetected
 from hub import limits
 from hub.app.edge.config import Configured
+from hub.app.edge.sources import reading_sources
 from hub.app.settings import ConfigError
 from hub.intake.edge_document import EdgeFact
 
@@ -56,6 +57,8 @@ class Edge:
 
         for part in self.configured.config.folders:
             yield DeliveryLoop(FolderAdapter(self.configured.at(part.path)), part.name, self.spool, self._report)
+        for _, source in reading_sources(self.configured):
+            yield ReadingLoop(source, self.meaning, self.spool, self._report)
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set."""
