@@ -8,6 +8,7 @@ the server is confirmed when what it says is durable, one that is missing is ask
 import asyncio
 import collections
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Coroutine, Sequence
@@ -28,6 +29,7 @@ from events.errors import Unavailable
 from hub import limits
 
 _T = TypeVar("_T")
+_GARBLED = (AssertionError, ValueError, struct.error)  # what the library makes of an answer that it does not understand
 _COUNTS = 2**32 - 1  # sequence numbers: after the last comes 1
 
 
@@ -167,7 +169,7 @@ class Line:
         except TimeoutError as error:
             waiting.cancel()
             raise Unavailable(f"the OPC UA server {self.settings.url} does not answer: look at it and at the line to it") from error
-        except (OSError, ua.UaError, EOFError, asyncio.CancelledError, ssl.SSLError) as error:
+        except (OSError, ua.UaError, EOFError, asyncio.CancelledError, ssl.SSLError, *_GARBLED) as error:
             raise self._unavailable(error) from error
 
     def _connected(self) -> Client:
@@ -218,10 +220,13 @@ class Line:
             client.application_uri = uris[0]  # servers compare it with the certificate
         known = await uacrypto.load_certificate(trusted.path_or_content, trusted.extension)
         mode = ua.MessageSecurityMode[s.mode]
-        endpoints = await Client(s.url, timeout=s.answer_s).connect_and_get_server_endpoints()
-        offered = Client.find_endpoint(endpoints, mode, SecurityPolicyBasic256Sha256.URI)
-        shown = uacrypto.x509_from_der(offered.ServerCertificate)
-        if shown is None or shown != known:
+        try:
+            endpoints = await Client(s.url, timeout=s.answer_s).connect_and_get_server_endpoints()
+        except (ua.UaError, AssertionError):
+            endpoints = []  # it says nothing to whom it does not know: if it has another certificate, it will not understand us
+        offered = Client.find_endpoint(endpoints, mode, SecurityPolicyBasic256Sha256.URI) if endpoints else None
+        shown = uacrypto.x509_from_der(offered.ServerCertificate) if offered else known
+        if shown != known:
             name = shown.fingerprint(hashes.SHA256()).hex() if shown else "none"
             raise ua.UaError(
                 f"shows another certificate (SHA-256 {name}) than {s.server_certificate}: ask who runs it, and only then trust it by putting "
@@ -525,6 +530,13 @@ def _remedy(error: BaseException, settings: OpcUaSettings) -> str:
         return f"says {name}: look at its log"
     if isinstance(error, ua.UaError):
         return str(error)
+    if isinstance(error, _GARBLED):
+        if settings.security == "None":
+            return "answers in a way that is not understood: look at its log, and at the url"
+        return (
+            f"answers in a way that is not understood; most often it refuses our certificate {settings.certificate}: let the server trust it, "
+            "look at its log, and correct server_certificate if it was given a new one"
+        )
     if isinstance(error, TimeoutError):
         return "does not answer: look at it and at the line to it, or correct the url"
     return f"cannot be reached ({name}: {error}): start it, or correct the url"

@@ -274,6 +274,26 @@ def test_items_that_are_new_after_a_cut_are_read(tmp_path: Path) -> None:
         assert not edge.gaps
 
 
+def test_items_watched_just_before_a_kill_are_not_read_twice(tmp_path: Path) -> None:
+    """The server still watches for the process that died what the next one lets it watch as well."""
+    with line1(tmp_path) as plant:
+        edge = Edge(plant)
+        edge.open()
+        edge.until(lambda: len(edge.readings) == 2)
+        edge.kill()
+        plant.server.do("put_back", name="Further", value=3)
+        for _ in range(3):
+            edge.open()
+            edge.kill()
+        edge.until(lambda: len(edge.readings) == 3)
+        for value in (4, 5):
+            plant.server.do("write", name="Further", value=value, kind="Int64")
+        edge.settle()
+        edge.close()
+        assert [reading.value for reading in edge.readings[2:]] == [3, 4, 5]
+        assert not edge.gaps
+
+
 def test_other_settings_make_another_subscription(tmp_path: Path) -> None:
     with line1(tmp_path) as plant:
         edge = Edge(plant)

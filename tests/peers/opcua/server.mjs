@@ -69,7 +69,7 @@ async function main() {
   const user = settings.user && { isValidUser: (name, word) => name === settings.user && word === settings.password };
   server = new OPCUAServer({
     port: settings.port, hostname: "127.0.0.1", resourcePath: "/plant", serverCertificateManager: certificates, userManager: user,
-    allowAnonymous: !settings.user, disableDiscovery: true, buildInfo: { productName: "node-opcua plant" },
+    allowAnonymous: !settings.user, disableDiscovery: !!settings.hidden, buildInfo: { productName: "node-opcua plant" },
     serverCapabilities: { minSupportedSampleRate: 0 }, // else it leaves out what changes faster than every 50 ms
     securityModes: [settings.security ? MessageSecurityMode.SignAndEncrypt : MessageSecurityMode.None],
     securityPolicies: [settings.security ? SecurityPolicy.Basic256Sha256 : SecurityPolicy.None],
