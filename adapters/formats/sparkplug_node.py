@@ -122,7 +122,8 @@ class EdgeNode:
         self._pending_since: datetime | None = None  # the last that was taken before them
         self._unborn_s: float | None = None  # monotonic; since when data comes without a birth, and whether that was told
         self._unborn_told = False
-        self._born_ms: int | None = None
+        self._born_ms: int | None = None  # when the last birth was sent, by the node's clock, and when it came, monotonic
+        self._born_s = 0.0
         self._restate_s: float | None = None  # monotonic; devices that have no birth by then are stale
         self._owed, self._ask_s, self._wait_s = False, 0.0, limits.SPARKPLUG_REBIRTH_FIRST_S
         self._history_s: float | None = None  # monotonic; when history came last
@@ -261,7 +262,7 @@ class EdgeNode:
             self._after_break(message, bd, [m for m in early if m not in after])
         rebirth = was == "online" and bd == self._bd
         self.status, self._bd, self._born_ms, self._kind, self._dropped = "online", bd, sent, "disconnected", False
-        self._ask_s, self._wait_s = 0.0, limits.SPARKPLUG_REBIRTH_FIRST_S
+        self._born_s, self._ask_s, self._wait_s = now, 0.0, limits.SPARKPLUG_REBIRTH_FIRST_S
         self._await_birth(None)
         number = self._next + ((payload.seq or 0) - self._next) % 256
         self._next, self._before, self._recent, self._holes, self._early, self._held = number, self._recent, {}, [], [], {}
@@ -382,13 +383,16 @@ class EdgeNode:
         if message.digest and message.digest in (self._recent.get(seq), self._before.get(seq)):
             self._done.append(message.done)
             return
-        number = self._next + (seq - self._next) % 256
-        if number == self._next:
+        number, sent = self._next + (seq - self._next) % 256, message.payload.timestamp
+        older = self._born_ms is not None and sent is not None and sent < self._born_ms
+        if older and now <= self._born_s + self._reorder_s:  # later, it is the node's clock that went back
+            self._straggler(message)
+        elif number == self._next:
             self._accept(message, number)
             self._drain()
         elif hole := next((hole for hole in self._holes if number - 256 in hole.missing), None):
             self._late(message, number - 256, hole)
-        elif self._born_ms is not None and message.payload.timestamp is not None and message.payload.timestamp < self._born_ms:
+        elif older:
             self._straggler(message)
         elif number in self._held:
             if self._held[number].digest == message.digest:
