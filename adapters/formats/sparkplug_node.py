@@ -69,6 +69,7 @@ class _Open(msgspec.Struct, array_like=True):
     low: datetime | None = None
     high: datetime | None = None
     rest: bool = False  # what a history left that may not be over
+    live: bool = False  # it was no history that came
 
 
 class _Memory(msgspec.Struct, array_like=True):
@@ -121,7 +122,8 @@ class EdgeNode:
         self._pending_since: datetime | None = None  # the last that was taken before them
         self._unborn_s: float | None = None  # monotonic; since when data comes without a birth, and whether that was told
         self._unborn_told = False
-        self._born_ms: int | None = None
+        self._born_ms: int | None = None  # when the last birth was sent, by the node's clock, and when it came, monotonic
+        self._born_s = 0.0
         self._restate_s: float | None = None  # monotonic; devices that have no birth by then are stale
         self._owed, self._ask_s, self._wait_s = False, 0.0, limits.SPARKPLUG_REBIRTH_FIRST_S
         self._history_s: float | None = None  # monotonic; when history came last
@@ -254,11 +256,13 @@ class EdgeNode:
         if self.status == "online" and bd != self._bd:
             self._close_filled()
             self._tell_break(_time(sent) or message.received_at, "the edge node began a new session, and its death was not heard")
+        elif self.status == "online" and self._owed:
+            self._tell_break(_time(sent) or message.received_at, _UNCOUNTED)
         elif self.status != "online":
             self._after_break(message, bd, [m for m in early if m not in after])
         rebirth = was == "online" and bd == self._bd
         self.status, self._bd, self._born_ms, self._kind, self._dropped = "online", bd, sent, "disconnected", False
-        self._ask_s, self._wait_s = 0.0, limits.SPARKPLUG_REBIRTH_FIRST_S
+        self._born_s, self._ask_s, self._wait_s = now, 0.0, limits.SPARKPLUG_REBIRTH_FIRST_S
         self._await_birth(None)
         number = self._next + ((payload.seq or 0) - self._next) % 256
         self._next, self._before, self._recent, self._holes, self._early, self._held = number, self._recent, {}, [], [], {}
@@ -277,8 +281,8 @@ class EdgeNode:
         until, last = _time(message.payload.timestamp) or message.received_at, None
         known, since = self._next > 0 or self._last is not None, self._live
         if early and self.status != "offline" and (bd == self._bd or self._bd is None):
-            first = early[0].payload.seq or 0
-            until = self._span(early[0])[0]
+            first = _lowest([one.payload.seq for one in early if one.payload.seq is not None])
+            until = min(self._span(one)[0] for one in early if one.payload.seq in (None, first))
             start = self._next + (first - self._next) % 256 if known else first % 256
             last = start - 1
         else:
@@ -300,6 +304,9 @@ class EdgeNode:
                 self._recent[number % 256] = one.digest
             self._pending.setdefault(one.topic.device or "", []).append((number, one))
         self._pending_since = since
+        if self._pending:
+            self._live, self._kind = max(self._span(one)[1] for one in early), "disconnected"
+            self._tell_break(_time(message.payload.timestamp) or message.received_at, _UNCOUNTED)
 
     def _unexplained(self, pending: Iterable[tuple[int | None, Message]], reason: str) -> None:
         """Messages that no birth explains: they are told as missing."""
@@ -376,13 +383,16 @@ class EdgeNode:
         if message.digest and message.digest in (self._recent.get(seq), self._before.get(seq)):
             self._done.append(message.done)
             return
-        number = self._next + (seq - self._next) % 256
-        if number == self._next:
+        number, sent = self._next + (seq - self._next) % 256, message.payload.timestamp
+        older = self._born_ms is not None and sent is not None and sent < self._born_ms
+        if older and now <= self._born_s + self._reorder_s:  # later, it is the node's clock that went back
+            self._straggler(message)
+        elif number == self._next:
             self._accept(message, number)
             self._drain()
         elif hole := next((hole for hole in self._holes if number - 256 in hole.missing), None):
             self._late(message, number - 256, hole)
-        elif self._born_ms is not None and message.payload.timestamp is not None and message.payload.timestamp < self._born_ms:
+        elif older:
             self._straggler(message)
         elif number in self._held:
             if self._held[number].digest == message.digest:
@@ -519,7 +529,7 @@ class EdgeNode:
         if not historical:
             tag.last = (value, at, quality)
         if at is not None and not late and not birth and self._gaps and at <= self._gaps[-1].until:
-            self._history(at, message.arrived)  # what was said before the birth and sent after it fills like history
+            self._history(at, message.arrived, live=not historical)  # that was said before the birth, and sent after it
 
     def _stale(self, device: Device, at: datetime | None) -> None:
         for tag in device.tags.values():
@@ -549,11 +559,12 @@ class EdgeNode:
         if until is not None:
             self._gaps = [*self._gaps, _Open(id_, since, until)][-limits.SPARKPLUG_GAPS_MAX :]
 
-    def _history(self, at: datetime, now: float) -> None:
+    def _history(self, at: datetime, now: float, *, live: bool) -> None:
         for gap in self._gaps:
             if (gap.since is None or gap.since <= at) and at <= gap.until:
                 gap.low = at if gap.low is None else min(gap.low, at)
                 gap.high = at if gap.high is None else max(gap.high, at)
+                gap.live = gap.live or live
                 self._history_s = now
 
     def _history_due(self) -> float:
@@ -564,12 +575,12 @@ class EdgeNode:
         """Tell what history has filled; what it left of a gap, before it and after it, is told anew. More of it may come."""
         for gap in [gap for gap in self._gaps if gap.low is not None]:
             self._gaps.remove(gap)
-            self._filled.append(Filled(gap.id, self.producer, "history"))
+            self._filled.append(Filled(gap.id, self.producer, "late" if gap.live else "history"))
             if gap.low is not None and gap.since is not None and gap.low - gap.since > self._reach:
                 reason = "the edge node's history begins later than what was heard last"
                 self._told.append(Gap(f"{gap.id}<", self.producer, "history", reason, since=gap.since, until=gap.low))
             if gap.high is not None and gap.high < gap.until:
-                rest = _Open(f"{gap.id}>", gap.high, gap.until, rest=True)
+                rest = _Open(f"{gap.id}>", gap.high, gap.until, rest=not gap.live)
                 self._told.append(
                     Gap(rest.id, self.producer, "history", "the edge node's history is not over", since=rest.since, until=rest.until)
                 )
@@ -590,6 +601,7 @@ class EdgeNode:
         return (min(times), max(times)) if times else (sent, sent)
 
 
+_UNCOUNTED = "a birth that was asked for begins the numbers anew: what is missing just before it shows nowhere"
 _WHY: dict[Status, str] = {
     "unknown": "nothing is known from before its first birth that was heard",
     "unsure": "its sequence numbers jump, and a birth may be among what is missing",
@@ -609,6 +621,12 @@ def _decoded(name: str, body: bytes, kind: type[_T]) -> _T:
 def _all(done: Iterable[Callable[[], None]]) -> None:
     for one in done:
         one()
+
+
+def _lowest(seqs: list[int]) -> int:
+    """The number that the others follow, of some that are close together on the circle of 256."""
+    circle = sorted({seq % 256 for seq in seqs}) or [0]
+    return max((((one - before) % 256 or 256, one) for before, one in zip([circle[-1], *circle], circle, strict=False)))[1]
 
 
 def _time(ms: int | None) -> datetime | None:
