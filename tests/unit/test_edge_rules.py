@@ -1,5 +1,6 @@
 """From readings to facts: the same facts wherever batches are cut and the edge is killed, none twice, no count below nothing, late ones in their place."""
 
+import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from adapters.edge import rules as edge_rules
 from adapters.edge import tracks
@@ -140,7 +142,7 @@ def test_batches_make_no_difference(readings: list[Reading], sizes: list[int]) -
 
 @given(readings=st.lists(st.one_of(live, live, read_back), max_size=40), again=st.lists(st.integers(0, 39), max_size=40))
 def test_no_reading_makes_a_fact_twice(readings: list[Reading], again: list[int]) -> None:
-    """Whatever was folded comes again, in another order. (Of late ones only what is newer than it was can be news; see the rule for limits.)"""
+    """Whatever was folded comes again, in another order."""
     edge = Edge(plant(STATE, COUNT, SCRAP, ORDER, LOT))
     edge.fold(readings, 500)
     before = equipment(edge.state)
@@ -323,6 +325,12 @@ def test_what_is_read_back_goes_to_its_time() -> None:
     assert edge.fold(history, 500) == []
     facts = edge.fold([late("temperature", 40, 125)], 500)
     assert [(e.worst, e.value, second_of(e.exceeded_at)) for e in events(facts)] == [(99, 40, 120)]
+
+
+def test_two_changes_of_one_instant_that_come_again_are_none() -> None:
+    edge = Edge(plant(replace(STATE, downtime=None)))
+    edge.fold([reading("state", 1, 0), reading("state", 0, 10), reading("state", 1, 10), reading("state", 1, 20)])
+    assert edge.fold([late("state", 0, 10), late("state", 1, 10)], 20) == []
 
 
 def test_a_late_excursion_that_something_ended_is_ended() -> None:
@@ -520,6 +528,15 @@ def test_configuration_that_cannot_be_is_refused(case: str) -> None:
     make, why = BROKEN[case]
     with pytest.raises(ValueError, match=why):
         make()
+
+
+def test_the_documented_configuration_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "edge-rules.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    found = TypeAdapter(Plant).validate_python(importlib.import_module("yaml").safe_load(text))
+    edge = Edge(found)
+    edge.fold([reading("order", "W1", 0), reading("state", 0, 0), reading("state", 0, 1)])
+    facts = edge.due(301)
+    assert [(f.rule, f.event.data()["equipment"]) for f in facts] == [("press-state/2", PRESS), ("press-down/1", PRESS)]
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
