@@ -32,6 +32,7 @@ from events.equipment import (
     LimitKept,
     StateChanged,
 )
+from events.errors import Corrupt
 from events.integration import ClockSkewDetected
 from hub.intake.edge_document import EdgeDocument, EdgeFact
 from hub.intake.readings import Observed, Quality, Reading, Value
@@ -331,6 +332,10 @@ def test_two_changes_of_one_instant_that_come_again_are_none() -> None:
     edge = Edge(plant(replace(STATE, downtime=None)))
     edge.fold([reading("state", 1, 0), reading("state", 0, 10), reading("state", 1, 10), reading("state", 1, 20)])
     assert edge.fold([late("state", 0, 10), late("state", 1, 10)], 20) == []
+    edge = Edge(plant(replace(STATE, downtime=None)))
+    edge.fold([late("state", 1, 0), late("state", 0, 10), late("state", 1, 10)], 20)
+    assert edge.fold([late("state", 0, 10), late("state", 1, 10)], 20) == []
+    assert [e.state for e in events(edge.fold([reading("state", 0, 20)]))] == ["Stopped"]
 
 
 def test_a_late_excursion_that_something_ended_is_ended() -> None:
@@ -485,6 +490,26 @@ def test_no_value_stops_the_rules(value: Any) -> None:
     edge.fold([reading("order", "a\x00b", 1), reading("lot", "x" * 300, 1), reading("lot", "\ud800", 1)])
     assert edge.ignored["unusable"] >= 3
     assert events(edge.fold([reading("state", 1, 2)]), StateChanged)
+
+
+def test_no_name_and_no_time_stops_the_rules(tmp_path: Path) -> None:
+    """Halves of surrogate pairs, control characters, clocks that were never set: what they led to can be spooled, and the hub takes it."""
+    edge = Edge(Plant(tags=(Tags(tags="{unit}/**", equipment="ulm/{unit}", rules=(STATE, COUNT)),)))
+    tags = ["p1/a\ud800", "p1/a\x00b\n", "\ud800/x", "a\x00/x", f"{'x' * 300}/x", " /x"]
+    times = [datetime(1601, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC), START]
+    facts = [fact for n, time in enumerate(times) for fact in edge.fold([Reading(t, n % 2, time) for t in tags], 0, "plc\ud800")]
+    assert [(e.equipment, e.state) for e in events(facts, StateChanged)] == [("ulm/p1", s) for s in ("Stopped", "Execute") * 2]
+    assert {f.effective_at for f in facts} == {START}
+    assert edge.ignored == {"unusable": 32}
+    assert [r.at for r in edge.rules.timed(Observed("p", START, [Reading("t", 1, time) for time in times])).readings] == [None] * 3 + [
+        START
+    ]
+    spool = Spool(tmp_path / "spool", "edge1")
+    spool.append("l", [Entry(EdgeDocument("edge1", "e", "l", 1, "p", START, (), facts).json(), "test", START)], edge.state)
+    assert spool.states("rules/") == edge.state
+    spool.close()
+    with pytest.raises(Corrupt, match="newer edge"):
+        edge.rules.due(START, dict.fromkeys(edge.state, b"\xc1"))
 
 
 def test_small_fractions_are_exact_to_twelve_places() -> None:
