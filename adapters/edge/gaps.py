@@ -11,10 +11,13 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import msgspec
 
+from adapters.edge.local_time import RECEIVED, time_of
 from adapters.edge.plant import SequenceRule, pattern
+from adapters.edge.tracks import printable, read, sound
 from events.base import Event
 from events.integration import GapDetected, GapFilled
 from hub.intake.edge_document import EdgeFact
@@ -61,16 +64,17 @@ class Missed:
 class Sequences:
     """The numbers of all producers of an edge, each by the first rule that is for it."""
 
-    def __init__(self, rules: Sequence[SequenceRule]) -> None:
+    def __init__(self, rules: Sequence[SequenceRule], zone: str = "UTC") -> None:
+        self._zone = ZoneInfo(zone)  # of times without an offset
         self._rules = [(pattern(rule.producers), rule) for rule in rules]
 
     def fold(self, observed: Observed, state: Mapping[str, bytes]) -> Missed:
         """What a producer's readings say of those that did not come. `state` holds what earlier folds gave to be remembered."""
-        rule, name = self._rule(observed.producer), _NAME + observed.producer
+        rule, name = self._rule(observed.producer), _NAME + sound(observed.producer)
         missed = Missed(observed, rule)
         if rule is None or not observed.readings or (name not in state and len(state) >= PRODUCERS_MAX):
             return missed
-        numbers = _read(state.get(name))
+        numbers = read(Numbers, name, state)
         numbers.heard = observed.received_at
         if numbers.silent:
             missed.filled.append(Filled(numbers.silent, observed.producer, "heard again"))
@@ -79,11 +83,13 @@ class Sequences:
         for place, reading in enumerate(observed.readings):
             if reading.sequence is None:
                 continue
-            if not numbers.begun or _restarted(numbers, reading, rule):
+            time, quality = time_of(reading, observed.received_at, self._zone)
+            at = None if quality == RECEIVED else time
+            if not numbers.begun or _restarted(numbers, reading, at, rule):
                 _tell(missed, known, numbers)  # of the run that is over
                 numbers.begun, numbers.next, numbers.missing = f"{observed.received_at:%Y%m%dT%H%M%S.%fZ}", reading.sequence, []
                 known = []
-            if _is_late(numbers, reading, rule):
+            if _is_late(numbers, reading.sequence, at, rule):
                 readings[place] = replace(reading, historical=True)
         _tell(missed, known, numbers)
         if readings != observed.readings:
@@ -100,8 +106,8 @@ class Sequences:
         names = {name.removeprefix(_NAME) for name in state if name.startswith(_NAME)}
         found: dict[str, Missed] = {}
         for producer in sorted(names | expected):
-            rule, stored = self._rule(producer), state.get(_NAME + producer)
-            numbers = _read(stored)
+            rule, name = self._rule(producer), _NAME + producer
+            numbers = read(Numbers, name, state)
             if rule is None or rule.silent_s is None or numbers.silent:
                 continue
             missed = Missed(Observed(producer, now), rule)
@@ -111,14 +117,14 @@ class Sequences:
                 numbers.silent = f"silent/{_digest(producer)}/{numbers.heard:%Y%m%dT%H%M%S.%fZ}"
                 reason = f"nothing came for {quiet_s:.0f} s, {rule.silent_s:g} s are allowed"
                 missed.gaps.append(Gap(numbers.silent, producer, "silent", reason, since=numbers.heard))
-            if (kept := msgspec.msgpack.encode(numbers)) != stored:
-                missed.state[_NAME + producer] = kept
+            if (kept := msgspec.msgpack.encode(numbers)) != state.get(name):
+                missed.state[name] = kept
                 found[producer] = missed
         return found
 
     def missing(self, producer: str, state: Mapping[str, bytes]) -> list[tuple[int, int]]:
         """The ranges of a producer that are still waited for, first and last number, counted on over wraps."""
-        return [(one.first, one.last) for one in _read(state.get(_NAME + producer)).missing]
+        return [(one.first, one.last) for one in read(Numbers, _NAME + sound(producer), state).missing]
 
     def _rule(self, producer: str) -> SequenceRule | None:
         return next((rule for found, rule in self._rules if found.fullmatch(producer)), None)
@@ -127,18 +133,18 @@ class Sequences:
 def told(edge: str, gaps: Iterable[Gap], filled: Iterable[Filled], at: datetime, rule: str) -> Iterator[EdgeFact]:
     """Gaps, of a source's protocol or of its numbers, as facts. `at`: when the edge noticed, by its clock; `rule` is the name and version of
     who did."""
-    events: list[Event] = [GapFilled(gap=one.gap, edge=edge, producer=one.producer, how=one.how) for one in filled]
+    events: list[Event] = [GapFilled(gap=one.gap, edge=edge, producer=printable(one.producer), how=one.how) for one in filled]
     events += [
         GapDetected(
-            gap=one.id, edge=edge, producer=one.producer, kind=one.kind, reason=one.reason, first=one.first, last=one.last,
-            since=one.since, until=one.until, tags=tuple(one.tags),
+            gap=one.id, edge=edge, producer=printable(one.producer), kind=one.kind, reason=one.reason, first=one.first, last=one.last,
+            since=one.since, until=one.until, tags=tuple(map(printable, one.tags)),
         )
         for one in gaps
     ]  # fmt: skip
     return (EdgeFact(event, at, rule, time_quality="edge_clock") for event in events)
 
 
-def _restarted(numbers: Numbers, reading: Reading, rule: SequenceRule) -> bool:
+def _restarted(numbers: Numbers, reading: Reading, at: datetime | None, rule: SequenceRule) -> bool:
     """Whether a producer counts anew: the number that it begins with comes again in a reading that is newer than all before."""
     if (
         reading.sequence is None
@@ -147,16 +153,16 @@ def _restarted(numbers: Numbers, reading: Reading, rule: SequenceRule) -> bool:
         or _counted(numbers, reading.sequence, rule) >= numbers.next
     ):
         return False
-    return reading.at is not None and numbers.newest is not None and reading.at > numbers.newest
+    return at is not None and numbers.newest is not None and at > numbers.newest
 
 
-def _is_late(numbers: Numbers, reading: Reading, rule: SequenceRule) -> bool:
+def _is_late(numbers: Numbers, sequence: int, at: datetime | None, rule: SequenceRule) -> bool:
     """Count a reading; whether a higher number came before it."""
-    n = _counted(numbers, reading.sequence or 0, rule)
+    n = _counted(numbers, sequence, rule)
     if n >= numbers.next:
         if n > numbers.next:
-            numbers.missing.append(Missing(numbers.next, n - 1, numbers.newest, reading.at))
-        numbers.next, numbers.newest = n + 1, reading.at or numbers.newest
+            numbers.missing.append(Missing(numbers.next, n - 1, numbers.newest, at))
+        numbers.next, numbers.newest = n + 1, at or numbers.newest
         return False
     place = bisect_right(numbers.missing, n, key=lambda one: one.first) - 1
     if place >= 0 and (gap := numbers.missing[place]).last >= n:
@@ -198,7 +204,3 @@ def _gap_id(producer: str, numbers: Numbers, one: Missing) -> str:
 
 def _digest(producer: str) -> str:
     return hashlib.blake2b(producer.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-
-
-def _read(stored: bytes | None) -> Numbers:
-    return Numbers() if stored is None else msgspec.msgpack.decode(stored, type=Numbers)

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from adapters.edge.plant import ClockRule
-from adapters.edge.tracks import Producer
+from adapters.edge.tracks import Producer, printable
 from events.integration import ClockSkewDetected
 from hub.intake.edge_document import EdgeFact
 
@@ -24,7 +24,9 @@ def look(producer: Producer, name: str, newest: datetime, received: datetime, ru
     if ahead_s > rule.bound_s or (ahead_s < -rule.bound_s and _stays(producer, ahead_s, received, rule)):
         producer.wrong, producer.offset_s, producer.behind_since = "ahead" if ahead_s > 0 else "behind", ahead_s, None
         seconds = Decimal(str(round(ahead_s, 3)))
-        event = ClockSkewDetected(edge=edge, clock=name, seconds=seconds, compared_with="the edge's clock as it received the readings")
+        event = ClockSkewDetected(
+            edge=edge, clock=printable(name), seconds=seconds, compared_with="the edge's clock as it received the readings"
+        )
         yield EdgeFact(event, received, rule.id, time_quality="edge_clock")
         return
     producer.wrong = ""

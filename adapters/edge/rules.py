@@ -23,11 +23,11 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from adapters.edge.local_time import OFFSET, PLANT_ZONE, moment
+from adapters.edge.local_time import OFFSET, PLANT_ZONE, RECEIVED, time_of
 from adapters.edge.plant import Plant, Rule, StateRule, Tags, pattern
 from adapters.edge.producer_clock import look
-from adapters.edge.tag_rules import Said, apply, count_due, stands_due, state_due
-from adapters.edge.tracks import Machine, Producer, When, read
+from adapters.edge.tag_rules import Said, apply, count_due, name, stands_due, state_due
+from adapters.edge.tracks import Machine, Producer, When, read, sound
 from hub.intake.edge_document import EdgeFact
 from hub.intake.readings import Observed, Reading
 
@@ -57,18 +57,20 @@ class Rules:
         self._meant: dict[tuple[str, str], list[tuple[str, Rule]]] = {}
 
     def timed(self, observed: Observed) -> Observed:
-        """The same with every time of a reading as a moment: local ones by the plant's time zone (`local_time`)."""
-        if all(r.at is None or r.at.tzinfo is not None for r in observed.readings):
-            return observed
-        near = observed.received_at
-        readings = [replace(r, at=moment(r.at, self._zone, None if r.historical else near)[0]) if r.at else r for r in observed.readings]
+        """The same with every time of a reading as a moment: local ones by the plant's time zone (`local_time`), None for what the log takes not."""
+        times = [time_of(r, observed.received_at, self._zone) for r in observed.readings]
+        readings = [
+            r if r.at is None or (r.at == time and r.at.tzinfo) else replace(r, at=None if quality == RECEIVED else time)
+            for r, (time, quality) in zip(observed.readings, times, strict=True)
+        ]
         return replace(observed, readings=readings)
 
     def fold(self, observed: Observed, state: Mapping[str, bytes]) -> Folded:
         """The facts of what a producer said. `state` holds what earlier folds gave to be remembered."""
         folded = Folded()
-        producer = read(Producer, state.get(_PRODUCER + observed.producer))
-        times = [self._moment(r, observed.received_at) for r in observed.readings]
+        remembered = _PRODUCER + sound(observed.producer)
+        producer = read(Producer, remembered, state)
+        times = [time_of(r, observed.received_at, self._zone) for r in observed.readings]
         folded.facts += self._clock(producer, observed, times)
         machines: dict[str, Machine] = {}
         used = [
@@ -83,17 +85,17 @@ class Rules:
                 continue
             when = _when(reading, *time, producer)
             for equipment, rule in rules:
-                if (machine := self._machine(equipment, machines, state)) is None:
-                    _ignore(folded, "crowded")
+                if not equipment or (machine := self._machine(equipment, machines, state)) is None:
+                    _ignore(folded, "crowded" if equipment else "unusable")
                     continue
-                machine.producer = observed.producer
+                machine.producer = sound(observed.producer)
                 said = Said(reading, when, observed.received_at, self._rules)
                 folded.facts += apply(rule, equipment, machine, said)
                 if said.ignored:
                     _ignore(folded, said.ignored)
-        folded.state = {_EQUIPMENT + name: msgspec.msgpack.encode(machine) for name, machine in machines.items()}
-        if (kept := msgspec.msgpack.encode(producer)) != state.get(_PRODUCER + observed.producer):
-            folded.state[_PRODUCER + observed.producer] = kept
+        folded.state = {_EQUIPMENT + path: msgspec.msgpack.encode(machine) for path, machine in machines.items()}
+        if (kept := msgspec.msgpack.encode(producer)) != state.get(remembered):
+            folded.state[remembered] = kept
         return folded
 
     def due(self, now: datetime, state: Mapping[str, bytes]) -> dict[str, Folded]:
@@ -103,13 +105,13 @@ class Rules:
         taken to hold, also while its source is not heard. Call it some times in the shortest of the rules' intervals.
         """
         found: dict[str, Folded] = {}
-        for name in sorted(name for name in state if name.startswith(_EQUIPMENT)):
-            machine, equipment = read(Machine, state[name]), name.removeprefix(_EQUIPMENT)
+        for remembered in sorted(one for one in state if one.startswith(_EQUIPMENT)):
+            machine, equipment = read(Machine, remembered, state), remembered.removeprefix(_EQUIPMENT)
             facts = [*self._state_due(equipment, machine, now), *count_due(self._rules, equipment, machine, now)]
-            if (kept := msgspec.msgpack.encode(machine)) != state[name]:
+            if (kept := msgspec.msgpack.encode(machine)) != state[remembered]:
                 folded = found.setdefault(machine.producer, Folded())
                 folded.facts += facts
-                folded.state[name] = kept
+                folded.state[remembered] = kept
         return found
 
     def _state_due(self, equipment: str, machine: Machine, now: datetime) -> Iterator[EdgeFact]:
@@ -119,15 +121,18 @@ class Rules:
 
     def _machine(self, equipment: str, machines: dict[str, Machine], state: Mapping[str, bytes]) -> Machine | None:
         if equipment not in machines:
-            stored = state.get(_EQUIPMENT + equipment)
-            if stored is None and len(state) + len(machines) >= MACHINES_MAX:
+            if _EQUIPMENT + equipment not in state and len(state) + len(machines) >= MACHINES_MAX:
                 return None
-            machines[equipment] = read(Machine, stored)
+            machines[equipment] = read(Machine, _EQUIPMENT + equipment, state)
         return machines[equipment]
 
     def _rules_of(self, producer: str, tag: str) -> list[tuple[str, Rule]]:
+        """The rules of a tag, each with its equipment: "" for what cannot be the name of any."""
         if (known := self._meant.get((producer, tag))) is None:
-            known = [(entry.equipment_of(match), rule) for entry, match in self._matching(producer, tag) for rule in entry.rules]
+            known = []
+            for entry, match in self._matching(producer, tag):
+                path = entry.equipment_of(match)
+                known += [(path if name(path) == path else "", rule) for rule in entry.rules]
             if len(self._meant) >= _TAGS_MAX:
                 self._meant.clear()
             self._meant[producer, tag] = known
@@ -137,11 +142,6 @@ class Rules:
         for producers, tags, entry in self._tags:
             if producers.fullmatch(producer) and (match := tags.fullmatch(tag)):
                 yield entry, match
-
-    def _moment(self, reading: Reading, received: datetime) -> tuple[datetime, str]:
-        if reading.at is None:
-            return received, "received"
-        return moment(reading.at, self._zone, None if reading.historical else received)
 
     def _clock(self, producer: Producer, observed: Observed, times: Sequence[tuple[datetime, str]]) -> Iterator[EdgeFact]:
         told = [
@@ -154,7 +154,7 @@ class Rules:
 
 
 def _when(reading: Reading, at: datetime, quality: str, producer: Producer) -> When:
-    if producer.wrong and not reading.historical and reading.at is not None:
+    if producer.wrong and not reading.historical and quality != RECEIVED:
         return When(at, at - timedelta(seconds=producer.offset_s), "clock_corrected" if quality == OFFSET else quality)
     return When(at, at, quality)
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from adapters.edge.plant import UNKNOWN, ContextRule, CountRule, DowntimeRule, LimitRule, Rule, StateRule
-from adapters.edge.tracks import SLOTS_MAX, Counter, Machine, Mark, Stop, Track, When
+from adapters.edge.tracks import SLOTS_MAX, Counter, Machine, Mark, Stop, Track, When, printable, sound
 from events.base import Event
 from events.equipment import CounterReset, CountReported, DowntimeEnded, DowntimeStarted, LimitExceeded, LimitKept, StateChanged
 from events.errors import Refused
@@ -39,9 +39,6 @@ class Said:
 
 def apply(rule: Rule, equipment: str, machine: Machine, said: Said) -> list[EdgeFact]:
     """The facts that a reading leads to by one rule."""
-    if _name(equipment) != equipment:
-        said.ignored = "unusable"
-        return []
     if said.reading.historical and said.reading.at is None:
         said.ignored = "late"  # nobody knows of when it is
         return []
@@ -68,8 +65,8 @@ def _state(rule: StateRule, equipment: str, machine: Machine, said: Said) -> Ite
     if state is None:
         return
     machine.rule, track = rule.name, machine.state
-    mark = Mark(said.when, state, said.reading.tag)
-    if not track.is_present(said.when, said.reading.historical):
+    mark = Mark(said.when, state, sound(said.reading.tag))
+    if not track.is_present(mark, said.reading.historical):
         if not track.reaches(said.when.effective):
             said.ignored = "late"
         elif placed := track.put_late(mark):
@@ -131,7 +128,7 @@ def _commit(rule: StateRule, equipment: str, machine: Machine, mark: Mark, heard
 def _changed(rule: StateRule, equipment: str, machine: Machine, mark: Mark, before: Mark | None, time: datetime | None) -> EdgeFact:
     previous = before.value if before else None
     event = StateChanged(
-        equipment=equipment, state=mark.value, previous=previous, cause=_printable(mark.cause), **_in_process(machine, time)
+        equipment=equipment, state=mark.value, previous=previous, cause=printable(mark.cause), **_in_process(machine, time)
     )
     return _fact(event, mark.when, rule)
 
@@ -155,7 +152,7 @@ def _down(rule: DowntimeRule, equipment: str, machine: Machine, noticed: When) -
 
 
 def _count(rule: CountRule, equipment: str, machine: Machine, said: Said) -> Iterator[EdgeFact]:
-    total, slot = number(said.reading.value), f"{rule.name} {said.reading.tag}"
+    total, slot = number(said.reading.value), f"{rule.name} {sound(said.reading.tag)}"
     if total is None:
         said.ignored = "unusable"
         return
@@ -222,7 +219,7 @@ def _pending(rules: Mapping[str, Rule], machine: Machine) -> Iterator[tuple[Coun
 
 
 def _limit(rule: LimitRule, equipment: str, machine: Machine, said: Said) -> Iterator[EdgeFact]:
-    value, tag = number(said.reading.value), said.reading.tag
+    value, tag = number(said.reading.value), sound(said.reading.tag)
     if value is None:
         said.ignored = "unusable"
         return
@@ -230,7 +227,7 @@ def _limit(rule: LimitRule, equipment: str, machine: Machine, said: Said) -> Ite
     if slot not in machine.limits and _crowded(machine.limits, said):
         return
     track = machine.limits.setdefault(slot, Track())
-    present = track.is_present(said.when, said.reading.historical)
+    present = track.is_present(Mark(said.when, ""), said.reading.historical)
     if not present and not track.reaches(said.when.effective):
         said.ignored = "late"
         return
@@ -249,7 +246,7 @@ def _limit(rule: LimitRule, equipment: str, machine: Machine, said: Said) -> Ite
     if side != "within":
         event = LimitExceeded(
             equipment=equipment,
-            tag=_printable(tag),
+            tag=printable(tag),
             value=value,
             limit=(rule.high if side == "above" else rule.low) or Decimal(0),
             unit=rule.unit,
@@ -273,7 +270,7 @@ def _side(rule: LimitRule, value: Decimal, before: str) -> str:
 def _kept(rule: LimitRule, equipment: str, exceeded: Mark, back: Mark) -> EdgeFact:
     event = LimitKept(
         equipment=equipment,
-        tag=_printable(exceeded.cause),
+        tag=printable(exceeded.cause),
         value=back.number or Decimal(0),
         worst=exceeded.number or Decimal(0),
         unit=rule.unit,
@@ -288,31 +285,32 @@ def _kept(rule: LimitRule, equipment: str, exceeded: Mark, back: Mark) -> EdgeFa
 def _context(rule: ContextRule, equipment: str, machine: Machine, said: Said) -> Iterator[EdgeFact]:
     raw = said.reading.value
     text = raw.strip() if isinstance(raw, str) else _key(raw)
-    value = "" if text in rule.none else _name(text)
+    value = "" if text in rule.none else name(text)
     if value is None or isinstance(raw, bool):
         said.ignored = "unusable"
         return
     track = machine.context.setdefault(rule.field, Track())
-    present = track.is_present(said.when, said.reading.historical)
+    mark = Mark(said.when, value)
+    present = track.is_present(mark, said.reading.historical)
     if not present and not track.reaches(said.when.effective):
         said.ignored = "late"
     elif not present:
-        track.put_late(Mark(said.when, value))
+        track.put_late(mark)
     else:
-        track.latest = Mark(said.when, value)
+        track.latest = mark
         if value != track.now and rule.field != "reason":  # what was counted so far belongs to what was in process so far
             for count, counter in _pending(said.rules, machine):
                 yield _report(count, equipment, machine, counter)
-        track.put(Mark(said.when, value))
+        track.put(mark)
 
 
 def _in_process(machine: Machine, time: datetime | None) -> dict[str, Any]:
     """Order, item and lot in the equipment at a time, or now."""
     found = {}
-    for name in ("order", "item", "lot"):
-        if track := machine.context.get(name):
+    for field in ("order", "item", "lot"):
+        if track := machine.context.get(field):
             mark = (track.marks[-1] if track.marks else None) if time is None else track.at(time)
-            found[name] = (mark.value or None) if mark else None
+            found[field] = (mark.value or None) if mark else None
     return found
 
 
@@ -337,16 +335,12 @@ def _key(value: Value) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _name(text: str) -> str | None:
+def name(text: str) -> str | None:
+    """A text as a name of the log; None for what cannot be one."""
     try:
         return _NAME.validate_python(text)
     except (ValidationError, Refused):
         return None
-
-
-def _printable(tag: str) -> str:
-    """A tag as a text of the log: what that cannot hold is shown as a question mark, what is too long cut."""
-    return "".join(c if c.isprintable() and not "\ud800" <= c <= "\udfff" else "?" for c in tag)[:4000]
 
 
 def _crowded(slots: Mapping[str, object], said: Said) -> bool:

@@ -1,12 +1,14 @@
 """What the rules remember of equipment and producers: bounded, and bytes that are spooled together with what they led to."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import TypeVar
 
 import msgspec
+
+from events.errors import Corrupt
 
 MARKS_MAX = 64  # changes of one track; a late reading from before them makes no fact, since nothing tells it from a repetition
 SLOTS_MAX = 1000  # counters, and limits, of one piece of equipment
@@ -56,9 +58,15 @@ class Track(msgspec.Struct, array_like=True):
         """What counted at a time; None where that is not known."""
         return next((mark for mark in reversed(self.marks) if mark.when.effective <= time), None)
 
-    def is_present(self, when: When, historical: bool) -> bool:
+    def is_present(self, mark: Mark, historical: bool) -> bool:
         """Whether something is news of now: whatever comes live, in its order; of what is read back, only what is not older than the latest."""
-        return not historical or self.latest is None or when.effective >= self.latest.when.effective
+        if not historical or self.latest is None:
+            return True
+        time, latest = mark.when.effective, self.latest.when.effective
+        return time > latest or (time == latest and not self._has(mark))
+
+    def _has(self, mark: Mark) -> bool:
+        return any(m.when.effective == mark.when.effective and m.value == mark.value for m in self.marks)
 
     def put(self, mark: Mark) -> Placed | None:
         """Add a change of now; None where it is none."""
@@ -70,7 +78,7 @@ class Track(msgspec.Struct, array_like=True):
 
     def put_late(self, mark: Mark) -> Placed | None:
         """Add a change of the past at its time; None where it is none. What is now stays."""
-        if any(m.when.effective == mark.when.effective and m.value == mark.value for m in self.marks):
+        if self._has(mark):
             return None
         place = next((n for n in range(len(self.marks), 0, -1) if self.marks[n - 1].when.effective <= mark.when.effective), 0)
         before = self.marks[place - 1] if place else None
@@ -147,9 +155,22 @@ class Producer(msgspec.Struct, array_like=True):
         return found
 
 
-T = TypeVar("T", Machine, Producer)
+T = TypeVar("T", bound=msgspec.Struct)
 
 
-def read(kind: type[T], stored: bytes | None) -> T:
-    """What was remembered, or a fresh one. Raises `msgspec.MsgspecError` for bytes that are none."""
-    return kind() if stored is None else msgspec.msgpack.decode(stored, type=kind)
+def read(kind: type[T], name: str, state: Mapping[str, bytes]) -> T:
+    """What was remembered under a name, or a fresh one. Raises `Corrupt`."""
+    try:
+        return msgspec.msgpack.decode(state[name], type=kind) if name in state else kind()
+    except msgspec.MsgspecError as error:
+        raise Corrupt(f"what the edge remembers as {name!r} cannot be read ({error}): was its spool written by a newer edge?") from error
+
+
+def sound(text: str) -> str:
+    """A text that can be encoded: a source may name things by halves of surrogate pairs."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def printable(text: str) -> str:
+    """A name of a source's as a text of the log: what that cannot hold is shown as a question mark, what is too long cut."""
+    return "".join(c if c.isprintable() else "?" for c in text)[:4000]

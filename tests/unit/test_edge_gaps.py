@@ -106,6 +106,18 @@ def test_a_part_that_comes_late_closes_the_gap_and_opens_the_rest() -> None:
     assert ranges(open_) == [(6, 8)]
 
 
+def test_bounds_of_local_times_are_moments() -> None:
+    local = START.replace(tzinfo=None)
+    readings = [
+        Reading("t", 1, local, sequence=1),
+        Reading("t", 1, local + timedelta(seconds=9), sequence=5),
+        Reading("t", 1, None, sequence=9),
+    ]
+    missed = Sequences([SequenceRule()], "Asia/Kolkata").fold(Observed("plc", START, readings), {})
+    first = START - timedelta(hours=5, minutes=30)
+    assert [(g.since, g.until) for g in missed.gaps] == [(first, first + timedelta(seconds=9)), (first + timedelta(seconds=9), None)]
+
+
 def test_what_comes_late_says_nothing_of_now() -> None:
     _, _, found = run(PLAIN, [batch([1, 2, 5]), batch([3, 6, 5])])
     assert [r.historical for r in found[0].observed.readings] == [False, False, False]
@@ -154,7 +166,7 @@ def test_a_named_producer_that_never_spoke_is_silent_too() -> None:
 
 
 def test_gaps_are_facts_that_the_hub_takes() -> None:
-    _, _, found = run(PLAIN, [batch([1, 5], producer="plc/with a long name " * 50)])
+    _, _, found = run(PLAIN, [batch([1, 5], producer="plc\ud800\n/with a long name " * 50)])
     facts = list(told("edge1", found[0].gaps, found[0].filled, START, "sequence/1"))
     for fact in facts:
         again: Event = validated(fact.event.type, 1, fact.event.data())

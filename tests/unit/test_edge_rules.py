@@ -1,5 +1,6 @@
 """From readings to facts: the same facts wherever batches are cut and the edge is killed, none twice, no count below nothing, late ones in their place."""
 
+import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from adapters.edge import rules as edge_rules
 from adapters.edge import tracks
@@ -30,6 +32,7 @@ from events.equipment import (
     LimitKept,
     StateChanged,
 )
+from events.errors import Corrupt
 from events.integration import ClockSkewDetected
 from hub.intake.edge_document import EdgeDocument, EdgeFact
 from hub.intake.readings import Observed, Quality, Reading, Value
@@ -140,7 +143,7 @@ def test_batches_make_no_difference(readings: list[Reading], sizes: list[int]) -
 
 @given(readings=st.lists(st.one_of(live, live, read_back), max_size=40), again=st.lists(st.integers(0, 39), max_size=40))
 def test_no_reading_makes_a_fact_twice(readings: list[Reading], again: list[int]) -> None:
-    """Whatever was folded comes again, in another order. (Of late ones only what is newer than it was can be news; see the rule for limits.)"""
+    """Whatever was folded comes again, in another order."""
     edge = Edge(plant(STATE, COUNT, SCRAP, ORDER, LOT))
     edge.fold(readings, 500)
     before = equipment(edge.state)
@@ -325,6 +328,16 @@ def test_what_is_read_back_goes_to_its_time() -> None:
     assert [(e.worst, e.value, second_of(e.exceeded_at)) for e in events(facts)] == [(99, 40, 120)]
 
 
+def test_two_changes_of_one_instant_that_come_again_are_none() -> None:
+    edge = Edge(plant(replace(STATE, downtime=None)))
+    edge.fold([reading("state", 1, 0), reading("state", 0, 10), reading("state", 1, 10), reading("state", 1, 20)])
+    assert edge.fold([late("state", 0, 10), late("state", 1, 10)], 20) == []
+    edge = Edge(plant(replace(STATE, downtime=None)))
+    edge.fold([late("state", 1, 0), late("state", 0, 10), late("state", 1, 10)], 20)
+    assert edge.fold([late("state", 0, 10), late("state", 1, 10)], 20) == []
+    assert [e.state for e in events(edge.fold([reading("state", 0, 20)]))] == ["Stopped"]
+
+
 def test_a_late_excursion_that_something_ended_is_ended() -> None:
     edge = Edge(plant(LIMIT))
     edge.fold([reading("temperature", 20, 0), reading("temperature", 90, 50), reading("temperature", 30, 100)])
@@ -479,6 +492,26 @@ def test_no_value_stops_the_rules(value: Any) -> None:
     assert events(edge.fold([reading("state", 1, 2)]), StateChanged)
 
 
+def test_no_name_and_no_time_stops_the_rules(tmp_path: Path) -> None:
+    """Halves of surrogate pairs, control characters, clocks that were never set: what they led to can be spooled, and the hub takes it."""
+    edge = Edge(Plant(tags=(Tags(tags="{unit}/**", equipment="ulm/{unit}", rules=(STATE, COUNT)),)))
+    tags = ["p1/a\ud800", "p1/a\x00b\n", "\ud800/x", "a\x00/x", f"{'x' * 300}/x", " /x"]
+    times = [datetime(1601, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC), START]
+    facts = [fact for n, time in enumerate(times) for fact in edge.fold([Reading(t, n % 2, time) for t in tags], 0, "plc\ud800")]
+    assert [(e.equipment, e.state) for e in events(facts, StateChanged)] == [("ulm/p1", s) for s in ("Stopped", "Execute") * 2]
+    assert {f.effective_at for f in facts} == {START}
+    assert edge.ignored == {"unusable": 32}
+    assert [r.at for r in edge.rules.timed(Observed("p", START, [Reading("t", 1, time) for time in times])).readings] == [None] * 3 + [
+        START
+    ]
+    spool = Spool(tmp_path / "spool", "edge1")
+    spool.append("l", [Entry(EdgeDocument("edge1", "e", "l", 1, "p", START, (), facts).json(), "test", START)], edge.state)
+    assert spool.states("rules/") == edge.state
+    spool.close()
+    with pytest.raises(Corrupt, match="newer edge"):
+        edge.rules.due(START, dict.fromkeys(edge.state, b"\xc1"))
+
+
 def test_small_fractions_are_exact_to_twelve_places() -> None:
     edge = Edge(plant(LIMIT))
     (fact,) = edge.fold([reading("temperature", 80.1 + 0.2 + 1e-9 / 3, 0)])
@@ -520,6 +553,15 @@ def test_configuration_that_cannot_be_is_refused(case: str) -> None:
     make, why = BROKEN[case]
     with pytest.raises(ValueError, match=why):
         make()
+
+
+def test_the_documented_configuration_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "edge-rules.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    found = TypeAdapter(Plant).validate_python(importlib.import_module("yaml").safe_load(text))
+    edge = Edge(found)
+    edge.fold([reading("order", "W1", 0), reading("state", 0, 0), reading("state", 0, 1)])
+    facts = edge.due(301)
+    assert [(f.rule, f.event.data()["equipment"]) for f in facts] == [("press-state/2", PRESS), ("press-down/1", PRESS)]
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
