@@ -49,14 +49,15 @@ def _newest(table: str, columns: str) -> str:
     return f"select * from ({both}) x order by ended_at is null desc, started_at desc, equipment limit %s"  # noqa: S608
 
 
-def open_gaps(cursor: Cursor) -> list[Row]:
-    """What never came and is still missing: by edge, producer and kind, with its bounds; oldest first."""
+def gaps(cursor: Cursor, *, filled: bool = False) -> list[Row]:
+    """What never came and is still missing, with its bounds; `filled`: also what was missing once. Oldest first."""
     found = _rows(
         cursor,
         """select * from (
-             select distinct on (episode) edge, producer, kind, gap, reason, first, last, since, until, tags, started_at as noticed_at, position
-             from view_equipment.gap where ended_at is null order by episode, position) g
+             select distinct on (episode) edge, producer, kind, gap, reason, first, last, since, until, tags, started_at as noticed_at, ended_at as filled_at, how,
+               position from view_equipment.gap where %s or ended_at is null order by episode, position) g
            order by noticed_at, edge, producer, first, gap""",
+        [filled],
     )
     return [{**row, "tags": row["tags"].splitlines(), **{name: _whole(row[name]) for name in ("first", "last")}} for row in found]
 

@@ -123,7 +123,7 @@ def test_what_a_plant_says_is_told_of_its_equipment(hub: Hub, turned: bool) -> N
     )  # fmt: skip
     (excursion,) = hub.ask(answers.excursions, 10)
     assert (excursion["value"], excursion["worst"], excursion["limit"], excursion["order"]) == ("85.5", "99", "80", "W1")
-    gaps = hub.ask(answers.open_gaps)
+    gaps = hub.ask(answers.gaps)
     assert [(g["edge"], g["producer"], g["kind"], g["first"], g["last"]) for g in gaps] == [
         ("edge1", "plc", "sequence", 9, 9), ("edge1", "plc", "sequence", 11, 11),
     ]  # fmt: skip
@@ -180,7 +180,7 @@ def test_gaps_close_whichever_fact_comes_first(hub: Hub) -> None:
     ]
     for n, order in enumerate(permutations(facts)):
         hub.take([fact(f"{n}/{k}", type_, {**data, "gap": f"g{n}"}, minute) for k, (type_, data, minute) in enumerate(order)])
-    assert [(g["edge"], g["gap"]) for g in hub.ask(answers.open_gaps)] == [("other", f"g{n}") for n in sorted(range(24), key=str)]
+    assert [(g["edge"], g["gap"]) for g in hub.ask(answers.gaps)] == [("other", f"g{n}") for n in sorted(range(24), key=str)]
     assert hub.ask(
         lambda c: c.execute("select distinct how, ended_at - started_at from view_equipment.gap where edge = 'e'").fetchall()
     ) == [("again", timedelta(minutes=1))]

@@ -59,7 +59,7 @@ arrivals = st.lists(st.integers(0, 40), min_size=1, max_size=60)
 
 
 @given(arrivals=arrivals, sizes=st.lists(st.integers(1, 7), max_size=20))
-def test_what_never_came_is_the_union_of_the_open_gaps(arrivals: list[int], sizes: list[int]) -> None:
+def test_what_never_came_is_the_union_of_the_gaps(arrivals: list[int], sizes: list[int]) -> None:
     open_, state, _ = run(PLAIN, [batch(part, n) for n, part in enumerate(cut(arrivals, sizes))])
     missing = [n for first, last in ranges(open_) for n in range(first or 0, (last or 0) + 1)]
     assert missing == [n for n in range(arrivals[0], max(arrivals) + 1) if n not in arrivals]

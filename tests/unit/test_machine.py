@@ -11,7 +11,7 @@ NEXT: dict[object, set[int]] = {
 
 def changes(seed: int, seconds: float = 3 * 3600, step_s: float = 0.5) -> list[tuple[str, str, object]]:
     """What changed in some hours: machine, name, value."""
-    plant = machines(seed, [("MO-1", "L1"), ("MO-2", "L2")])
+    plant = machines(seed, {"WINDER-1": [("MO-1", "L1")], "PRESS-2": [("MO-2", "L2")]})
     steps = int(seconds / step_s)
     return [(machine.name, name, value) for _ in range(steps) for machine in plant for name, value in machine.step(step_s).items()]
 

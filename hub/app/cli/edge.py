@@ -102,7 +102,7 @@ def show_gaps(all_: bool, json_: bool) -> int:
     """`hub edge gaps`."""
     from hub.app import answers
     from hub.app.wiring import open_hub
-    from projections.equipment import gaps
+    from projections.equipment_answers import gaps
 
     with open_hub() as hub, answers.caught_up(hub, ("equipment",)) as cursor:
         found = list(gaps(cursor, filled=all_))

@@ -1,13 +1,15 @@
 """The demo's edge: machines behind it that speak OPC UA and Sparkplug B, and a line to the hub that `hub simulate outage` cuts."""
 
+import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hub.app.cli.simulate import line_of
 from hub.app.demo.line import PASS, order
+from hub.app.demo.plant.plan import plan
 from hub.app.home import Home, write_atomically
 from hub.app.plants.authority import Authority
 from hub.app.servers.process import free_port
@@ -15,6 +17,7 @@ from hub.app.supervisor import Child
 
 EDGE = "demo-plant"
 HOST_ID = "millwright"
+ORDERS = 10  # of the plan that the machines are seen to work on, again and again
 _SECRET = ("HUB_DATABASE_URL", "HUB_HOME")
 
 
@@ -60,7 +63,7 @@ class DemoEdge:
         module = [sys.executable, "-m"]
         line = [*module, "hub.app.demo.line", str(self.line_port), self.listen, str(line_of(self.home))]
         machine = [*module, "hub.app.demo.plant.machine", "--url", f"opc.tcp://127.0.0.1:{self.opcua_port}/machines"]
-        machine += ["--seed", str(seed), "--log", str(state / "machine.jsonl")]
+        machine += ["--seed", str(seed), "--log", str(state / "machine.jsonl"), *(f"--work={one}" for one in _work(seed))]
         packer = [*module, "hub.app.demo.plant.sparkplug_node", "--broker", self.mqtt, "--host-id", HOST_ID, "--seed", str(seed)]
         packer += ["--log", str(state / "packer.jsonl")]
         edge = [str(Path(sys.executable).with_name("hub")), "edge", "--config", str(self.home.spool / "edge.yaml")]
@@ -70,6 +73,16 @@ class DemoEdge:
             Child("plant-packer", packer, plain),
             Child("hub-edge", edge, plain | {"PYTHONUNBUFFERED": os.environ.get("PYTHONUNBUFFERED", "1")}),
         ]
+
+
+def _work(seed: int) -> Iterator[str]:
+    """MACHINE:ORDER:LOT for what the plant's plan says that its machines make."""
+    for message in plan(seed, ORDERS).messages["mes"]:
+        said = json.loads(message.body) if b"production.output_produced" in message.body else {}
+        data = said.get("data", {}) if isinstance(said, dict) else {}
+        lot = data.get("lot") or next((thing.get("lot") for thing in data.get("things", [])), None)
+        if lot and data.get("equipment"):
+            yield f"{data['equipment']}:{data['order']}:{lot}"
 
 
 _YAML = """\

@@ -13,7 +13,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -84,9 +84,9 @@ class Machine:
             self._left_s = self.chance.uniform(15, 180)
 
 
-def machines(seed: int, work: Sequence[tuple[str, str]] = ()) -> list[Machine]:
-    """All machines, as they stand when they are switched on."""
-    return [Machine(name, random.Random(f"{seed}/{name}"), cycle_s, work) for name, cycle_s in CYCLES.items()]
+def machines(seed: int, work: Mapping[str, Sequence[tuple[str, str]]] | None = None) -> list[Machine]:
+    """All machines, as they stand when they are switched on; `work`: orders and lots by machine."""
+    return [Machine(name, random.Random(f"{seed}/{name}"), cycle_s, (work or {}).get(name, ())) for name, cycle_s in CYCLES.items()]
 
 
 async def serve(url: str, plant: Sequence[Machine], speed: float, log: TextIO | None, stop: asyncio.Event) -> None:
@@ -142,12 +142,12 @@ def main() -> int:
     parser.add_argument("--url", default="opc.tcp://127.0.0.1:4840/machines")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--speed", type=float, default=1.0, help="how much faster than the clock they work")
-    parser.add_argument(
-        "--work", action="append", default=[], metavar="ORDER:LOT", help="what they work on, one after the other; may be repeated"
-    )
+    parser.add_argument("--work", action="append", default=[], metavar="MACHINE:ORDER:LOT", help="what one works on next; may be repeated")
     parser.add_argument("--log", type=Path, help="where every change is written before it is served")
     given = parser.parse_args()
-    work = [(order, lot) for order, _, lot in (one.partition(":") for one in given.work)]
+    work: dict[str, list[tuple[str, str]]] = {}
+    for name, order, lot in (one.split(":", 2) for one in given.work):
+        work.setdefault(name, []).append((order, lot))
 
     async def run() -> None:
         stop = asyncio.Event()
