@@ -39,6 +39,8 @@ STATE = Table(
     key=("fact",),
     indexes=("equipment, effective_at", "order_id", "lot", "position"),
 )
+# The orders and lots that equipment ever named: most of a trace has never been in a machine that speaks
+NAMED = Table("named", {"kind": "text", "name": "text", "position": "bigint not null"}, key=("kind", "name"))
 MACHINE = Table(
     "machine",
     {"equipment": "text", "state": "text not null", "cause": "text", **_IN_PROCESS, **_AT},
@@ -220,7 +222,7 @@ class Equipment(TableView):
 
     name = "equipment"
     tables = (
-        STATE, MACHINE, REPORT, COUNTER, MADE, DOWNTIME, DOWNTIME_END, EXCURSION, EXCURSION_END, GAP, GAP_END, SKEW, BATCH, LANE,
+        STATE, NAMED, MACHINE, REPORT, COUNTER, MADE, DOWNTIME, DOWNTIME_END, EXCURSION, EXCURSION_END, GAP, GAP_END, SKEW, BATCH, LANE,
     )  # fmt: skip
 
     def fold(self, cursor: Cursor, facts: Sequence[Recorded]) -> None:
@@ -232,6 +234,8 @@ class Equipment(TableView):
         window: dict[str, Any] = {"first": facts[0].position, "last": facts[-1].position}
         for table in self.tables:
             insert(cursor, table, rows.get(table.name, []))
+        first = {name: fact.position for fact in reversed(facts) for name in _named(fact)}
+        insert(cursor, NAMED, ((*name, at) for name, at in first.items()), ignore_known=True)
         for needs, statements in _DERIVED.items():
             if needs in rows:
                 for statement in statements:
@@ -282,6 +286,12 @@ def _rows(fact: Recorded) -> Iterator[tuple[str, tuple[Any, ...]]]:
         case ReadingsRecorded():
             head = (key, event.edge, event.lane, event.epoch, event.number, event.producer, event.readings)
             yield "batch", (*head, event.first_at, event.last_at, *at[1:])
+
+
+def _named(fact: Recorded) -> Iterator[tuple[str, str]]:
+    event = fact.event
+    if isinstance(event, StateChanged | CountReported | DowntimeStarted | LimitExceeded):
+        yield from ((kind, name) for kind, name in (("order", event.order), ("lot", event.lot)) if name)
 
 
 def _in_process(event: Any) -> tuple[str | None, str | None, str | None]:
