@@ -39,6 +39,8 @@ STATE = Table(
     key=("fact",),
     indexes=("equipment, effective_at", "order_id", "lot", "position"),
 )
+# The orders and lots that equipment ever named: most of a trace has never been in a machine that speaks
+NAMED = Table("named", {"kind": "text", "name": "text", "position": "bigint not null"}, key=("kind", "name"), first=True)
 MACHINE = Table(
     "machine",
     {"equipment": "text", "state": "text not null", "cause": "text", **_IN_PROCESS, **_AT},
@@ -220,7 +222,7 @@ class Equipment(TableView):
 
     name = "equipment"
     tables = (
-        STATE, MACHINE, REPORT, COUNTER, MADE, DOWNTIME, DOWNTIME_END, EXCURSION, EXCURSION_END, GAP, GAP_END, SKEW, BATCH, LANE,
+        STATE, NAMED, MACHINE, REPORT, COUNTER, MADE, DOWNTIME, DOWNTIME_END, EXCURSION, EXCURSION_END, GAP, GAP_END, SKEW, BATCH, LANE,
     )  # fmt: skip
 
     def rows(self, facts: Sequence[Recorded]) -> Rows:
@@ -229,6 +231,9 @@ class Equipment(TableView):
         for fact in facts:
             for name, row in _rows(fact):
                 found.setdefault(name, []).append(row)
+        first = {name: fact.position for fact in reversed(facts) for name in _named(fact)}
+        if first:
+            found["named"] = [(*name, at) for name, at in first.items()]
         return ((table, found[table.name]) for table in self.tables if table.name in found)
 
     def settle(self, cursor: Cursor, first: int, last: int) -> None:
@@ -282,6 +287,12 @@ def _rows(fact: Recorded) -> Iterator[tuple[str, tuple[Any, ...]]]:
         case ReadingsRecorded():
             head = (key, event.edge, event.lane, event.epoch, event.number, event.producer, event.readings)
             yield "batch", (*head, event.first_at, event.last_at, *at[1:])
+
+
+def _named(fact: Recorded) -> Iterator[tuple[str, str]]:
+    event = fact.event
+    if isinstance(event, StateChanged | CountReported | DowntimeStarted | LimitExceeded):
+        yield from ((kind, name) for kind, name in (("order", event.order), ("lot", event.lot)) if name)
 
 
 def _in_process(event: Any) -> tuple[str | None, str | None, str | None]:

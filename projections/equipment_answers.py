@@ -1,6 +1,6 @@
 """What is asked of the view `equipment`: machines, downtime, gaps, clocks, lanes, and what machines did with an order or a lot. Live view, JSON-ready rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -98,11 +98,17 @@ def worked_on(cursor: Cursor, nodes: Iterable[Row]) -> list[Row]:
     A machine that named a lot without its item counts for every item's lot of that name: a link too many costs less than one that is missed.
     Seconds are those of states and downtimes that are over.
     """
+    if cursor.execute("select from view_equipment.named limit 1").fetchone() is None:
+        return []  # no machine speaks here, and a trace may have a million nodes
     wanted = [(n["kind"], n["id"], n.get("item", ""), n["lot"] if n["kind"] == "lot" else n["id"]) for n in nodes if _asked(n)]
+    if wanted:
+        cursor.execute(_KNOWN, ["\x1f".join(column) for column in (_columns(wanted)[0], _columns(wanted)[3])])
+        known = set(cursor.fetchall())
+        wanted = [one for one in wanted if (one[0], one[3]) in known]
     if not wanted:
         return []
     found: dict[tuple[str, str, str], Row] = {}
-    columns = [list(column) for column in zip(*wanted, strict=True)]
+    columns = _columns(wanted)
     for part, query in _WORKED.items():
         for row in _rows(cursor, query, columns):
             key = (row.pop("kind"), row.pop("id"), row.pop("equipment"))
@@ -117,11 +123,21 @@ def _asked(node: Row) -> bool:
     return node["kind"] == "order" or (node["kind"] == "lot" and "lot" in node)
 
 
+def _columns(wanted: Sequence[tuple[str, ...]]) -> list[list[str]]:
+    return [list(column) for column in zip(*wanted, strict=True)]
+
+
+_WANTED = "unnest(%s::text[], %s::text[], %s::text[], %s::text[]) w(kind, id, of_item, name)"
+# Two texts are many times faster to send than arrays of texts, and most nodes go no further. A name of a fact has no control characters.
+_KNOWN = r"""select kind, name from unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f')) w(kind, name)
+  join view_equipment.named using (kind, name)"""
+
+
 def _worked(columns: str, table: str, more: str, order: str) -> str:
     """Rows of a table about the wanted nodes, grouped by node and equipment."""
     return f"""
 select kind, id, t.equipment, {columns}
-from unnest(%s::text[], %s::text[], %s::text[], %s::text[]) w(kind, id, of_item, name) cross join lateral (
+from {_WANTED} cross join lateral (
   select * from {table} where w.kind = 'order' and order_id = w.name
   union all
   select * from {table} where w.kind = 'lot' and lot = w.name and (coalesce(item, '') in ('', w.of_item))) t
