@@ -198,7 +198,6 @@ def test_what_we_had_no_room_for_is_asked_for_again(tmp_path: Path, monkeypatch:
         source = edge.open()
         said = list(plant.say(300))
         time.sleep(1.5)  # nobody takes: what the source holds is bounded
-        assert source._line is not None  # type: ignore[attr-defined]
         assert source._line._waiting < 200  # type: ignore[attr-defined]
         assert source._line.discarded > 0  # type: ignore[attr-defined]
         edge.until(lambda: said[-1] in edge.numbers)
@@ -277,6 +276,26 @@ def test_a_server_started_anew_with_other_namespace_indexes(tmp_path: Path) -> N
         assert {reading.tag for reading in edge.readings} == {"Line1/Count", "Line1/Idle"}
         assert {gap.tags for gap in edge.gaps} == {("Line1/Count", "Line1/Idle")}  # its values have new times, of which nobody knows more
         edge.accounted(said)
+
+
+def test_a_server_that_gives_old_tokens_to_others_after_a_restart(tmp_path: Path) -> None:
+    """asyncua's server counts its tokens and subscriptions from the beginning again: nobody takes up the session of somebody else."""
+    with line1(tmp_path) as plant:
+        first, second = Edge(plant), Edge(plant)
+        said = list(plant.say(1))
+        for edge in (first, second):
+            edge.open()
+            edge.until(lambda edge=edge: said[-1] in edge.numbers)  # type: ignore[misc]
+            edge.close()
+        plant.server.kill()
+        plant.server.start()
+        second.open()  # is now the first that comes
+        first.open()
+        said += plant.say(10)
+        for edge in (second, first):
+            edge.until(lambda edge=edge: said[-1] in edge.numbers)  # type: ignore[misc]
+            edge.close()
+            edge.accounted(said)
 
 
 def test_an_item_that_vanished_is_a_gap_and_is_taken_up_when_it_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
