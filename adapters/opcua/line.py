@@ -7,39 +7,37 @@ the server is confirmed when what it says is durable, one that is missing is ask
 
 import asyncio
 import collections
-import ssl
-import struct
 import threading
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 from asyncua import Client, ua
-from asyncua.crypto import uacrypto
-from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 from adapters.opcua.browse import Found, browse, node_of
+from adapters.opcua.items import aware
+from adapters.opcua.session import TROUBLE, Session, ended, new, remedy, resumed, started
 from adapters.opcua.settings import OpcUaSettings
 from events.errors import Unavailable
 from hub import limits
 
 _T = TypeVar("_T")
-_GARBLED = (AssertionError, ValueError, struct.error)  # what the library makes of an answer that it does not understand
 _COUNTS = 2**32 - 1  # sequence numbers: after the last comes 1
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of the subscription: its number, the server's time of sending, and the values by item; none: the server says that it is there."""
+    """A message of the subscription: its number, the server's time of sending, and the values by item; none: the server says that it is there.
+
+    `more`: the server had more to say at that time.
+    """
 
     number: int
     published: datetime
     values: Sequence[tuple[int, Any]]
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +58,6 @@ class Watched:
     queue: int
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What it takes to go on with a session and its subscription over another connection, also after a kill -9."""
-
-    token: str
-    nonce: bytes
-    subscription: int
-    next: int  # number of the message that is expected
-
-
 class Line:
     """Connected from the end of `open` to `close`. Its methods are called from one other thread; every wait in them is bounded."""
 
@@ -79,13 +67,16 @@ class Line:
         self.namespaces: list[str] = []
         self.subscription = 0
         self.discarded = 0  # values that came while nobody had room; they are asked for again
+        self._short = False  # some were, and did not come again yet
+        self._started = ""
+        self._revised: Any = None
         self._next = 1
         self._came: collections.deque[Message | Hole] = collections.deque()
         self._waiting = 0
         self._change = threading.Condition()
         self._confirm: list[int] = []
         self._failed: Exception | None = None
-        self._full_since = False
+        self._full = False
         self._client: Client | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._room = asyncio.Event()
@@ -131,23 +122,25 @@ class Line:
             if self._came:
                 found = self._came.popleft()
                 self._waiting -= len(found.values) if isinstance(found, Message) else 0
-                if self._full_since and self._waiting < limits.OPCUA_WAITING_MAX // 2:
-                    self._full_since = False
+                if self._full and self._waiting < limits.OPCUA_WAITING_MAX // 2:
+                    self._full = False
                     self._loop.call_soon_threadsafe(self._room.set)
                 return found
             if self._failed is not None:
                 raise self._unavailable(self._failed)
             return None
 
-    def confirm(self, number: int) -> None:
-        """The server may forget a message: what it said is durable."""
+    def confirm(self, subscription: int, number: int) -> None:
+        """The server may forget a message: what it said is durable. One of a subscription that is over says nothing."""
         with self._change:
-            self._confirm.append(number)
+            if subscription == self.subscription:
+                self._confirm.append(number)
 
     def session(self) -> Session:
         """How to go on after the next message that is not taken yet, which the caller corrects to what it has made durable."""
         client = self._connected()
-        return Session(client.uaclient.session.authentication_token.to_string(), client._server_nonce or b"", self.subscription, self._next)
+        token = client.uaclient.session.authentication_token.to_string()
+        return Session(token, client._server_nonce or b"", self.subscription, self._started, self._next)
 
     def close(self, *, end: bool = False) -> None:
         """Drop the connection; the server keeps session and subscription for a while, unless this is to `end` them."""
@@ -169,7 +162,7 @@ class Line:
         except TimeoutError as error:
             waiting.cancel()
             raise Unavailable(f"the OPC UA server {self.settings.url} does not answer: look at it and at the line to it") from error
-        except (OSError, ua.UaError, EOFError, asyncio.CancelledError, ssl.SSLError, *_GARBLED) as error:
+        except TROUBLE as error:
             raise self._unavailable(error) from error
 
     def _connected(self) -> Client:
@@ -178,83 +171,28 @@ class Line:
         return self._client
 
     def _unavailable(self, error: Exception | asyncio.CancelledError) -> Unavailable:
-        return Unavailable(f"the OPC UA server {self.settings.url} {_remedy(error, self.settings)}")
+        return Unavailable(f"the OPC UA server {self.settings.url} {remedy(error, self.settings)}")
 
     # -- in the loop's thread: connecting ---------------------------------------------------------------------------------------------------
 
     async def _connect(self, session: Session | None) -> None:
-        client = Client(self.settings.url, timeout=self.settings.answer_s)
-        client.name = client.description = "Millwright edge"
-        client.session_timeout = round(1000 * max(60.0, self.settings.outage_s + 30))
-        if self.settings.user:
-            client.set_user(self.settings.user)
-            client.set_password(self.settings.password() or "")
-        if self.settings.security != "None":
-            await self._secure(client)
+        client = await new(self.settings)
         try:
-            await self._channel(client)
-            self.resumed = session is not None and await self._resume(client, session)
-            if not self.resumed:
-                client.uaclient.session.reset_authentication_token()
-                await client.create_session()
-                await client.activate_session(username=client._username, password=client._password)
+            self._started = await started(client)
+            if (
+                session
+                and session.started == self._started
+                and (found := await resumed(self.settings, session, client, self._modification(session.subscription)))
+            ):
+                await ended(client)
+                client, self._revised = found
+                self.subscription, self._next, self.resumed = session.subscription, session.next, True
             self.namespaces = await client.get_namespace_array()
         except BaseException:
             client.disconnect_socket()
             raise
         self._client = client
         self._tasks.append(asyncio.create_task(self._renew(client)))
-
-    async def _channel(self, client: Client) -> None:
-        await client.connect_socket()
-        await client.send_hello()
-        await client.open_secure_channel()
-
-    async def _secure(self, client: Client) -> None:
-        """Certificates: ours by its content, not by the name of its file; the server's only the one that is trusted."""
-        s = self.settings
-        ours, key, trusted = (_pem_or_der(path) for path in (s.certificate, s.key, s.server_certificate))
-        certificate = await uacrypto.load_certificate(ours.path_or_content, ours.extension)
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        if uris := names.get_values_for_type(x509.UniformResourceIdentifier):
-            client.application_uri = uris[0]  # servers compare it with the certificate
-        known = await uacrypto.load_certificate(trusted.path_or_content, trusted.extension)
-        mode = ua.MessageSecurityMode[s.mode]
-        try:
-            endpoints = await Client(s.url, timeout=s.answer_s).connect_and_get_server_endpoints()
-        except (ua.UaError, AssertionError):
-            endpoints = []  # it says nothing to whom it does not know: if it has another certificate, it will not understand us
-        offered = Client.find_endpoint(endpoints, mode, SecurityPolicyBasic256Sha256.URI) if endpoints else None
-        shown = uacrypto.x509_from_der(offered.ServerCertificate) if offered else known
-        if shown != known:
-            name = shown.fingerprint(hashes.SHA256()).hex() if shown else "none"
-            raise ua.UaError(
-                f"shows another certificate (SHA-256 {name}) than {s.server_certificate}: ask who runs it, and only then trust it by putting "
-                "it into that file"
-            )
-        await client.set_security(SecurityPolicyBasic256Sha256, ours, key, server_certificate=trusted, mode=mode)
-
-    async def _resume(self, client: Client, session: Session) -> bool:
-        """Go on with an earlier session; False when the server has it, or its subscription, no more."""
-        endpoint = Client.find_endpoint(await client.get_endpoints(), client.security_policy.Mode, client.security_policy.URI)
-        client._policy_ids = endpoint.UserIdentityTokens  # what create_session would have learnt
-        client._server_nonce = session.nonce  # what our signature has to cover
-        client.uaclient.session.restore_authentication_token(ua.NodeId.from_string(session.token))
-        try:
-            await client.activate_session(username=client._username, password=client._password)
-            await client.uaclient.session.update_subscription(self._modification(session.subscription))
-        except ua.UaError:
-            await self._reopened(client)
-            return False
-        self.subscription, self._next = session.subscription, session.next
-        return True
-
-    async def _reopened(self, client: Client) -> None:
-        """Another channel: a server may have closed this one over a session that it does not know."""
-        client.disconnect_socket()
-        client.uaclient.session.reset_authentication_token()
-        client._server_nonce = None
-        await self._channel(client)
 
     async def _renew(self, client: Client) -> None:
         """New keys for the channel before the old ones are too old."""
@@ -270,11 +208,7 @@ class Line:
     async def _disconnect(self, end: bool) -> None:
         client, self._client = self._client, None
         if client is not None:
-            try:
-                if end:
-                    await client.uaclient.close_session(True)
-            finally:
-                client.disconnect_socket()
+            await ended(client) if end else client.disconnect_socket()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -325,7 +259,7 @@ class Line:
             self.subscription, self._next = response.Parameters.SubscriptionId, 1
             self._came.clear()
             self._confirm.clear()
-            self._waiting, self._full_since = 0, False
+            self._waiting, self._full = 0, False
         self._revised = response.Parameters
         return self.session()
 
@@ -366,8 +300,8 @@ class Line:
     @property
     def silent_s(self) -> float:
         """A server that says nothing for so long is not there, whatever the socket says."""
-        s = self.settings
-        return 3 * max(s.keep_alive_s, s.publishing_s) + 2
+        revised = self._revised
+        return float(3 * revised.RevisedPublishingInterval / 1000 * max(1, revised.RevisedMaxKeepAliveCount) + 2)
 
     async def _receive(self) -> None:
         """Ask for messages for ever. What fails is told to whoever takes."""
@@ -396,25 +330,25 @@ class Line:
         if missing > _COUNTS // 2:
             return  # it came already
         if missing and await self._is_full():
+            self._short = True
             return
         available = set(result.AvailableSequenceNumbers or ())
-        if missing > limits.OPCUA_REPUBLISH_MAX:
-            self._put(Hole(self._next, _before(number), self._full_since))
-            self._next = number
         while self._next != number:
-            again = await self._again(self._next) if not available or self._next in available else None
+            keeps = missing <= limits.OPCUA_REPUBLISH_MAX and (not available or self._next in available)
+            again = await self._again(self._next) if keeps else None
             if again is None:
-                self._put(Hole(self._next, _before(number), self.discarded > 0))
+                self._put(Hole(self._next, _before(number), self._short))
                 self._next = number
-                break
-            self._message(again)
-        if data:
-            if await self._is_full():
-                self.discarded += sum(len(one.MonitoredItems) for one in data if isinstance(one, ua.DataChangeNotification))
-                return
-            self._message(message)
+            else:
+                self._message(again, True)
+        self._short = False
+        if not data:
+            self._put(Message(_before(number), aware(message.PublishTime), ()))
+        elif await self._is_full():
+            self._short = True
+            self.discarded += sum(len(one.MonitoredItems) for one in data if isinstance(one, ua.DataChangeNotification))
         else:
-            self._put(Message(_before(number), _aware(message.PublishTime), ()))
+            self._message(message, bool(result.MoreNotifications))
 
     async def _again(self, number: int) -> Any:
         """A message that the server keeps; None when it has it no more (some say so with an empty one)."""
@@ -429,7 +363,7 @@ class Line:
         if self._waiting < limits.OPCUA_WAITING_MAX:
             return False
         with self._change:
-            self._full_since = True
+            self._full = True
             self._room.clear()
         try:
             await asyncio.wait_for(self._room.wait(), self.settings.keep_alive_s)
@@ -437,14 +371,14 @@ class Line:
             return True
         return False
 
-    def _message(self, message: Any) -> None:
+    def _message(self, message: Any, more: bool) -> None:
         values = [
             (int(item.ClientHandle), item.Value)
             for data in message.NotificationData
             if isinstance(data, ua.DataChangeNotification)
             for item in data.MonitoredItems
         ]
-        self._put(Message(int(message.SequenceNumber), _aware(message.PublishTime), values))
+        self._put(Message(int(message.SequenceNumber), aware(message.PublishTime), values, more))
         self._next = int(message.SequenceNumber) % _COUNTS + 1
 
     def _put(self, came: Message | Hole) -> None:
@@ -483,7 +417,7 @@ class Line:
         ours = wall + timedelta(seconds=(time.monotonic() - begun) / 2)
         build = status.BuildInfo
         name = " ".join(part for part in (build.ManufacturerName, build.ProductName, build.SoftwareVersion) if part)
-        return name or "unnamed", _aware(status.CurrentTime), ours
+        return name or "unnamed", aware(status.CurrentTime), ours
 
 
 def _alive(came: Message | Hole) -> bool:
@@ -492,51 +426,3 @@ def _alive(came: Message | Hole) -> bool:
 
 def _before(number: int) -> int:
     return number - 1 if number > 1 else _COUNTS
-
-
-def _aware(at: datetime) -> datetime:
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def _pem_or_der(path: Path | None) -> uacrypto.CertProperties:
-    assert path is not None
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise Unavailable(f"{path} cannot be read ({error.strerror}): correct the path of the certificate or key, or its rights") from error
-    return uacrypto.CertProperties(content, "pem" if content.lstrip().startswith(b"-----BEGIN") else "der")
-
-
-def _remedy(error: BaseException, settings: OpcUaSettings) -> str:
-    """What is wrong and what to do, for a person."""
-    name = type(error).__name__
-    if isinstance(error, (ua.uaerrors.BadUserAccessDenied, ua.uaerrors.BadIdentityTokenRejected, ua.uaerrors.BadIdentityTokenInvalid)):
-        who = f"the user {settings.user}" if settings.user else "somebody without a name"
-        return (
-            f"does not let {who} in ({name}): correct user and the password in {settings.password_env or 'password_env'}, or allow it there"
-        )
-    refusals = (
-        "BadSecurityChecksFailed",
-        "BadCertificate",
-        "BadSecurityPolicyRejected",
-        "BadSecurityModeRejected",
-        "BadApplicationSignature",
-    )
-    if name.startswith(refusals) or any(word in str(error) for word in refusals):
-        return f"refuses our certificate {settings.certificate} ({name}): let the server trust it, or correct certificate, key and security"
-    if isinstance(error, ua.UaError) and "No matching endpoints" in str(error):
-        return f"does not offer security {settings.security} {settings.mode if settings.security != 'None' else ''}: set what it offers"
-    if isinstance(error, ua.UaStatusCodeError):
-        return f"says {name}: look at its log"
-    if isinstance(error, ua.UaError):
-        return str(error)
-    if isinstance(error, _GARBLED):
-        if settings.security == "None":
-            return "answers in a way that is not understood: look at its log, and at the url"
-        return (
-            f"answers in a way that is not understood; most often it refuses our certificate {settings.certificate}: let the server trust it, "
-            "look at its log, and correct server_certificate if it was given a new one"
-        )
-    if isinstance(error, TimeoutError):
-        return "does not answer: look at it and at the line to it, or correct the url"
-    return f"cannot be reached ({name}: {error}): start it, or correct the url"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from events.errors import Refused
+from events.errors import Refused, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +92,12 @@ class OpcUaSettings:
         return self.queue or max(2, round(self.rate_hz * (self.publishing_s + self.outage_s)))
 
     def password(self) -> str | None:
-        """The password, from the environment. Raises `Refused`."""
+        """The password, from the environment. Raises `Unavailable`."""
         if not self.password_env:
             return None
         found = os.environ.get(self.password_env)
         if found is None:
-            raise Refused(f"the password of {self.user} at {self.url} is missing: set the variable {self.password_env}")
+            raise Unavailable(f"the password of {self.user} at {self.url} is missing: set the variable {self.password_env}")
         return found
 
     def about_subscription(self) -> str:

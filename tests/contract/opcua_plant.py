@@ -153,6 +153,11 @@ class _Plant:
     async def sessions(self) -> int:
         return len(self._server.iserver._external_sessions)
 
+    async def unconfirmed(self) -> int:
+        """Messages that the server keeps because nobody has confirmed them."""
+        subscriptions = self._server.iserver.subscription_service.subscriptions.values()
+        return sum(len(one._not_acknowledged_results) for one in subscriptions if one.pub_request_callback)
+
     async def forget(self) -> int:
         """End all sessions and their subscriptions, as a server does whose patience is over."""
         sessions = list(self._server.iserver._external_sessions.values())

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from events.errors import Unavailable
 from hub import limits
 from hub.intake.readings import ReadingSource
 from tests.contract.reading_suite import Edge
-from tests.contract.test_opcua import PUBLISHING_S, Line1, line1
+from tests.contract.test_opcua import PUBLISHING_S, Line1, line1, settings
 
 EXACT = timedelta(seconds=PUBLISHING_S)
 
@@ -47,6 +47,51 @@ def test_a_cut_within_the_servers_patience_costs_nothing(tmp_path: Path) -> None
         assert cut(plant, edge) == edge.numbers
         assert not edge.gaps
         assert not any(reading.historical for reading in edge.readings)
+
+
+def test_what_a_process_took_with_it_comes_again(tmp_path: Path) -> None:
+    """The server keeps what is not confirmed, and forgets what is."""
+    with line1(tmp_path) as plant:
+        edge = Edge(plant)
+        source = edge.open()
+        said = list(plant.say(20))
+        edge.until(lambda: said[-1] in edge.numbers)
+        edge.settle()
+        assert plant.server.do("unconfirmed") <= 1
+        said += plant.say(100)
+        handed: list[int] = []
+        while said[-1] not in handed:
+            handed += [n for one in source.receive(10, 0.2) for reading in one.readings if (n := plant.number(reading)) is not None]
+        source.receive(10, 0.5)
+        assert plant.server.do("unconfirmed") >= 5
+        edge.kill()
+        said += plant.say(10)
+        edge.until(lambda: said[-1] in edge.numbers)
+        edge.settle()
+        edge.close()
+        assert edge.numbers == said
+        assert not edge.gaps
+        assert plant.server.do("unconfirmed") <= 1
+
+
+def test_a_gap_begins_where_the_line_was_lost_not_where_the_value_changed_last(tmp_path: Path) -> None:
+    with line1(tmp_path, forgets=True) as plant:
+        edge = Edge(plant)
+        edge.open()
+        said = list(plant.say(3))
+        edge.until(lambda: said[-1] in edge.numbers)
+        edge.settle(1.0)
+        lost = datetime.now(UTC)
+        plant.down()
+        said += plant.say(5)
+        plant.up()
+        edge.settle(1.0)
+        edge.close()
+        (gap,) = edge.gaps
+        assert gap.since is not None
+        signs = timedelta(seconds=2 * settings(1).keep_alive_s)  # how long ago the server said that there was nothing
+        assert lost - signs - EXACT <= gap.since <= lost + EXACT
+        edge.accounted(said)
 
 
 def test_history_fills_a_cut_of_any_length(tmp_path: Path) -> None:
@@ -153,7 +198,6 @@ def test_what_we_had_no_room_for_is_asked_for_again(tmp_path: Path, monkeypatch:
         source = edge.open()
         said = list(plant.say(300))
         time.sleep(1.5)  # nobody takes: what the source holds is bounded
-        assert source._line is not None  # type: ignore[attr-defined]
         assert source._line._waiting < 200  # type: ignore[attr-defined]
         assert source._line.discarded > 0  # type: ignore[attr-defined]
         edge.until(lambda: said[-1] in edge.numbers)
@@ -234,6 +278,26 @@ def test_a_server_started_anew_with_other_namespace_indexes(tmp_path: Path) -> N
         edge.accounted(said)
 
 
+def test_a_server_that_gives_old_tokens_to_others_after_a_restart(tmp_path: Path) -> None:
+    """asyncua's server counts its tokens and subscriptions from the beginning again: nobody takes up the session of somebody else."""
+    with line1(tmp_path) as plant:
+        first, second = Edge(plant), Edge(plant)
+        said = list(plant.say(1))
+        for edge in (first, second):
+            edge.open()
+            edge.until(lambda edge=edge: said[-1] in edge.numbers)  # type: ignore[misc]
+            edge.close()
+        plant.server.kill()
+        plant.server.start()
+        second.open()  # is now the first that comes
+        first.open()
+        said += plant.say(10)
+        for edge in (second, first):
+            edge.until(lambda edge=edge: said[-1] in edge.numbers)  # type: ignore[misc]
+            edge.close()
+            edge.accounted(said)
+
+
 def test_an_item_that_vanished_is_a_gap_and_is_taken_up_when_it_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "OPCUA_AGAIN_S", 0.3)
     with line1(tmp_path) as plant:
@@ -308,6 +372,23 @@ def test_other_settings_make_another_subscription(tmp_path: Path) -> None:
         edge.close()
         assert edge.numbers == said
         assert [gap.tags for gap in edge.gaps] == [("Line1/Idle",)]  # known, and read no more
+
+
+def test_a_dead_band_that_is_new_holds_at_once(tmp_path: Path) -> None:
+    with line1(tmp_path) as plant:
+        edge = Edge(plant)
+        edge.open()
+        edge.until(lambda: len(edge.readings) == 2)
+        edge.kill()
+        plant._changed = {"dead_band": 5.0}
+        edge.open()
+        edge.settle()
+        for value in (8, 20):
+            plant.server.do("write", name="Idle", value=value, kind="Int64")
+        edge.until(lambda: len(edge.readings) == 3)
+        edge.close()
+        assert edge.readings[2].value == 20
+        assert not edge.gaps
 
 
 def test_gaps_are_told_once_whatever_dies(tmp_path: Path) -> None:

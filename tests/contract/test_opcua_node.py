@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ class TestLaws(ReadingLaws):
 
 
 def test_the_overflow_bit_of_the_servers_queue_is_a_gap(program: list[str], tmp_path: Path) -> None:
-    changed = {"queue": 2, "publishing_s": 0.5}
+    changed: dict[str, Any] = {"queue": 2, "publishing_s": 0.5}
     with PlantServer(tmp_path / "plant.log", program, pki=str(tmp_path / "pki")) as server, Proxy(server.port) as proxy:
         plant = Line1(server, proxy, **changed)
         edge = Edge(plant)

@@ -130,7 +130,7 @@ def test_what_is_wrong_is_said_with_the_remedy(
 
 
 def test_a_password_that_is_not_there_is_named(secured: PlantServer, keys: dict[str, Any]) -> None:
-    with pytest.raises(Refused, match=f"password of {USER} .* set the variable {VARIABLE}"):
+    with pytest.raises(Unavailable, match=f"password of {USER} .* set the variable {VARIABLE}"):
         OpcUaSource(secure(secured.port, keys)).open(lambda name: None)
 
 
