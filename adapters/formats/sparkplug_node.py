@@ -304,7 +304,7 @@ class EdgeNode:
                 self._recent[number % 256] = one.digest
             self._pending.setdefault(one.topic.device or "", []).append((number, one))
         self._pending_since = since
-        if self._pending:
+        if self._pending and (known or self._holes):  # something was missing already
             self._live, self._kind = max(self._span(one)[1] for one in early), "disconnected"
             self._tell_break(_time(message.payload.timestamp) or message.received_at, _UNCOUNTED)
 
@@ -385,6 +385,7 @@ class EdgeNode:
             return
         number, sent = self._next + (seq - self._next) % 256, message.payload.timestamp
         older = self._born_ms is not None and sent is not None and sent < self._born_ms
+        older = older and not any(metric.historical for metric in message.payload.metrics)  # some stamp history with its own time
         if older and now <= self._born_s + self._reorder_s:  # later, it is the node's clock that went back
             self._straggler(message)
         elif number == self._next:

@@ -78,7 +78,8 @@ class World:
         due = sorted(one for one in self.flying if one[0] <= self.tick)
         self.flying = [one for one in self.flying if one[0] > self.tick]
         for _, _, message in due:
-            self.heard = self.heard or _time(message.payload.timestamp or 0)
+            if message.topic.kind == "NBIRTH":
+                self.heard = self.heard or _time(message.payload.timestamp or 0)
             self.node.take(message, self.tick * TICK_S)
         self.node.expire(self.tick * TICK_S)
         self.collect()
@@ -119,7 +120,7 @@ class World:
             touched = [g for g in gaps if (g.since is None or g.since <= at) and g.until is not None and at <= g.until]
             if n in came:
                 assert not inside, f"{n} came, and lies within {inside}"
-            elif self.heard is not None and at > self.heard:  # from before the first word nothing is promised
+            elif self.heard is not None and at > self.heard:  # from before the first birth nothing is promised
                 assert touched, f"{n} is missing without a gap; came {came}; gaps {gaps}"
 
 
