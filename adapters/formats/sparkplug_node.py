@@ -529,7 +529,7 @@ class EdgeNode:
         self._readings.append(Reading(name, value, at, quality, _name(kind), number, historical))
         if not historical:
             tag.last = (value, at, quality)
-        if at is not None and not late and not birth and self._gaps and at <= self._gaps[-1].until:
+        if at is not None and not late and not birth and self._gaps and at < self._gaps[-1].until:
             self._history(at, message.arrived, live=not historical)  # that was said before the birth, and sent after it
 
     def _stale(self, device: Device, at: datetime | None) -> None:
@@ -562,7 +562,7 @@ class EdgeNode:
 
     def _history(self, at: datetime, now: float, *, live: bool) -> None:
         for gap in self._gaps:
-            if (gap.since is None or gap.since <= at) and at <= gap.until:
+            if (gap.since is None or gap.since < at) and at < gap.until:
                 gap.low = at if gap.low is None else min(gap.low, at)
                 gap.high = at if gap.high is None else max(gap.high, at)
                 gap.live = gap.live or live
