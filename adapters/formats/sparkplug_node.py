@@ -638,8 +638,11 @@ def _time(ms: int | None) -> datetime | None:
         return None
 
 
+_NAMES = {int(kind): kind.name for kind in DataType}
+
+
 def _name(kind: int | None) -> str:
-    return DataType(kind).name if kind is not None and 0 <= kind <= max(DataType) else ""
+    return _NAMES.get(kind or 0, "")
 
 
 def _bdseq(payload: Payload) -> int | None:

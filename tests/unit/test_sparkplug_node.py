@@ -426,3 +426,25 @@ def test_qualities_and_flags() -> None:
     world.collect()
     said = [(r.value, r.quality, r.type) for r in world.readings if r.tag == "G/N/D/n"][1:]
     assert said == [(3, "good", "Int64"), (3, "bad", "Int64"), (3, "bad", "Int64"), (3, "uncertain", "Int64"), (None, "good", "Int64")]
+
+
+def test_after_a_hole_that_may_hold_a_birth_no_alias_is_believed() -> None:
+    world = World()
+    for message in [*world.birth(), *(world.datum() for _ in range(253))]:
+        world.node.take(message, 0.0)
+    world.datum()  # 255 is lost, and then a birth under which alias 1 is another metric
+    world.birth()
+    other = Metric(alias=1, timestamp=world.ms + 1, held=("long_value", 999))
+    world.node.take(world.message("DDATA", [other], "D"), 0.0)
+    world.node.expire(REORDER_S)
+    world.collect()
+    assert world.asked
+    assert 999 not in [r.value for r in world.readings]
+    again = world.birth()
+    told = metric_of(1, DataType.Int64, "m", alias=1, timestamp=world.ms)
+    again[1] = Message(again[1].topic, Payload(again[1].payload.timestamp, 1, [told]), again[1].received_at, 1, b"other")
+    for message in again:
+        world.node.take(message, 2.0)
+    world.collect()
+    assert [r.value for r in world.readings if r.tag == "G/N/D/n" and r.quality == "good"] == [0, *range(1, 254)]
+    world.accounted()
