@@ -448,3 +448,25 @@ def test_after_a_hole_that_may_hold_a_birth_no_alias_is_believed() -> None:
     world.collect()
     assert [r.value for r in world.readings if r.tag == "G/N/D/n" and r.quality == "good"] == [0, *range(1, 254)]
     world.accounted()
+
+
+def test_one_that_comes_after_it_was_given_up_is_taken_late_and_the_gap_is_told_anew() -> None:
+    world = World()
+    for message in world.birth():
+        world.node.take(message, 0.0)
+    missing = [world.datum() for _ in range(3)]
+    world.node.take(world.datum(), 0.0)
+    world.node.expire(REORDER_S)
+    world.collect()
+    assert [(gap.first, gap.last) for gap in world.gaps] == [(2, 4)]
+    world.node.take(missing[1], 2.0)
+    world.collect()
+    assert [(one.gap, one.how) for one in world.filled] == [(world.gaps[0].id, "late")]
+    assert [(gap.first, gap.last) for gap in world.gaps[1:]] == [(2, 2), (4, 4)]
+    assert [(r.value, r.historical) for r in world.readings if r.value in (2, 4)] == [(4, False), (2, True)]
+    world.accounted()
+    for message in (missing[0], missing[2]):
+        world.node.take(message, 3.0)
+    world.collect()
+    assert {one.gap for one in world.filled} == {gap.id for gap in world.gaps}
+    world.accounted()
