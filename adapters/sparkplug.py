@@ -275,7 +275,7 @@ class SparkplugSource:
     def _tend(self, now: float) -> None:
         for broker in self._brokers:
             was = broker.announced
-            broker.tend(now, waiting=bool(self._inbox))
+            broker.tend(now)
             if was and not broker.online:
                 broker.announced = False
                 _log.warning("Sparkplug: %s", broker.trouble)
@@ -329,15 +329,12 @@ class SparkplugSource:
 
 
 class _Inbox:
-    """Messages that were received and not taken, bounded in number and bytes. True while there are any."""
+    """Messages that were received and not taken, bounded in number and bytes."""
 
     def __init__(self) -> None:
         self._items: deque[tuple[_Broker, mqtt.Client, mqtt.MQTTMessage]] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
-
-    def __bool__(self) -> bool:
-        return bool(self._items)
 
     def put(self, broker: "_Broker", client: mqtt.Client, message: mqtt.MQTTMessage) -> None:
         """Wait for room, as long as the client is the broker's."""
@@ -444,8 +441,8 @@ class _Broker:
         client.connect_async(host, port, KEEPALIVE_S, **options)
         client.loop_start()
 
-    def tend(self, now: float, *, waiting: bool) -> None:
-        """See that it is alive, or try it again. `waiting`: messages are not taken yet, so an answer may be behind them."""
+    def tend(self, now: float) -> None:
+        """See that it is alive, or try it again."""
         client = self.client
         if client is None:
             if now >= self._retry:
@@ -453,7 +450,7 @@ class _Broker:
             return
         if self.online and client.is_connected():
             self._wait_s = limits.RETRY_FIRST_S
-            if self._missing is not None and now > self._missing + SILENT_S and not waiting:
+            if self._missing is not None and now > self._missing + SILENT_S:
                 self.trouble = f"{self.url}: the connection carries nothing, no subscription was confirmed for {SILENT_S:.0f} s"
             elif now > self._beat + HEARTBEAT_S:
                 self._beat = now

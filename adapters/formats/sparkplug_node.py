@@ -304,7 +304,7 @@ class EdgeNode:
                 self._recent[number % 256] = one.digest
             self._pending.setdefault(one.topic.device or "", []).append((number, one))
         self._pending_since = since
-        if self._pending:
+        if self._pending and (known or self._holes):  # something was missing already
             self._live, self._kind = max(self._span(one)[1] for one in early), "disconnected"
             self._tell_break(_time(message.payload.timestamp) or message.received_at, _UNCOUNTED)
 
@@ -385,6 +385,7 @@ class EdgeNode:
             return
         number, sent = self._next + (seq - self._next) % 256, message.payload.timestamp
         older = self._born_ms is not None and sent is not None and sent < self._born_ms
+        older = older and not any(metric.historical for metric in message.payload.metrics)  # some stamp history with its own time
         if older and now <= self._born_s + self._reorder_s:  # later, it is the node's clock that went back
             self._straggler(message)
         elif number == self._next:
@@ -528,7 +529,7 @@ class EdgeNode:
         self._readings.append(Reading(name, value, at, quality, _name(kind), number, historical))
         if not historical:
             tag.last = (value, at, quality)
-        if at is not None and not late and not birth and self._gaps and at <= self._gaps[-1].until:
+        if at is not None and not late and not birth and self._gaps and at < self._gaps[-1].until:
             self._history(at, message.arrived, live=not historical)  # that was said before the birth, and sent after it
 
     def _stale(self, device: Device, at: datetime | None) -> None:
@@ -561,7 +562,7 @@ class EdgeNode:
 
     def _history(self, at: datetime, now: float, *, live: bool) -> None:
         for gap in self._gaps:
-            if (gap.since is None or gap.since <= at) and at <= gap.until:
+            if (gap.since is None or gap.since < at) and at < gap.until:
                 gap.low = at if gap.low is None else min(gap.low, at)
                 gap.high = at if gap.high is None else max(gap.high, at)
                 gap.live = gap.live or live
@@ -637,8 +638,11 @@ def _time(ms: int | None) -> datetime | None:
         return None
 
 
+_NAMES = {int(kind): kind.name for kind in DataType}
+
+
 def _name(kind: int | None) -> str:
-    return DataType(kind).name if kind is not None and 0 <= kind <= max(DataType) else ""
+    return _NAMES.get(kind or 0, "")
 
 
 def _bdseq(payload: Payload) -> int | None:

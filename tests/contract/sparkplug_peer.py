@@ -425,12 +425,16 @@ class Edge:
         self.bd = (self.bd + 1) % 256
         self.connect()
 
+    def _answer(self) -> None:
+        with contextlib.suppress(AssertionError):  # the test is over
+            self.birth()
+
     def _on_message(self, client: mqtt.Client, data: Any, message: mqtt.MQTTMessage) -> None:
         self.commands.append((message.topic, bytes(message.payload)))
         if message.topic == self.topic("NCMD") and any(which == REBIRTH and value for which, value in commands(bytes(message.payload))):
             self.rebirths += 1
             if self.answers:
-                threading.Thread(target=self.birth, daemon=True).start()
+                threading.Thread(target=self._answer, daemon=True).start()
 
 
 def now_ms() -> int:
