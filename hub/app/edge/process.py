@@ -22,7 +22,7 @@ from events.errors import HubError, Unavailable
 from events.integration import ClockSkewDetected
 from hub import limits
 from hub.app.edge.config import Configured
-from hub.app.edge.sources import reading_sources
+from hub.app.edge.sources import delivery_sources, reading_sources
 from hub.app.settings import ConfigError
 from hub.intake.edge_document import EdgeFact
 
@@ -57,6 +57,8 @@ class Edge:
 
         for part in self.configured.config.folders:
             yield DeliveryLoop(FolderAdapter(self.configured.at(part.path)), part.name, self.spool, self._report)
+        for lane, adapter in delivery_sources(self.configured):
+            yield DeliveryLoop(adapter, lane, self.spool, self._report)
         for _, source in reading_sources(self.configured):
             yield ReadingLoop(source, self.meaning, self.spool, self._report)
 
