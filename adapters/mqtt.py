@@ -31,6 +31,7 @@ CHECK_S = 2.0  # how long `check` listens
 HEARTBEAT_S = 5.0  # how often a heartbeat is sent
 SILENT_S = 15.0  # one that did not come back for this long: the connection is dead, whatever paho says
 KEEPALIVE_S = 15
+UNSPECIFIED = 128  # MQTT's reason code
 SESSION_S = 7 * 24 * 3600  # an MQTT 5 broker keeps the session of a client that is away for this long
 
 
@@ -120,10 +121,7 @@ class MqttAdapter:
         client.loop_start()
         if not self._subscribed.wait(CONNECT_S) or self._refusal:
             self.close()
-            raise Unavailable(
-                f"the MQTT broker {self._host}:{self._port} {self._refusal or 'did not confirm the subscription in time'}: look at its log and at "
-                f"what this client may do there, or correct {self._where} or its topics"
-            )
+            raise Unavailable(self._refused())
         self._beat_sent, self._beat_missing_since = time.monotonic(), 0.0
 
     def check(self) -> Sequence[str]:
@@ -145,13 +143,19 @@ class MqttAdapter:
         try:
             tried._beat_sent = -HEARTBEAT_S - 1  # at once
             heard, until = 0, time.monotonic() + CHECK_S
-            while (left := until - time.monotonic()) > 0:
-                heard += len(tried.receive(limits.INTAKE_BATCH_MAX, min(left, 0.2)))
+            ended = ""
+            while (left := until - time.monotonic()) > 0 and not ended:
+                try:
+                    heard += len(tried.receive(limits.INTAKE_BATCH_MAX, min(left, 0.2)))
+                except Unavailable as error:  # some brokers end the connection of a client that may not write there
+                    ended = str(error)
             if tried._beat_missing_since:
                 raise Unavailable(
                     f"the MQTT broker {self._host}:{self._port} let no heartbeat through in {CHECK_S:.0f} s: allow this client to write and read "
                     f"{self._heartbeat_topic} (and {tried._heartbeat_topic} for this check)"
                 )
+            if ended:
+                raise Unavailable(ended)
         finally:
             tried.close()
         return [
@@ -193,10 +197,19 @@ class MqttAdapter:
         properties.ReceiveMaximum = limits.MQTT_WAITING_MAX
         return {"clean_start": False, "properties": properties}
 
+    def _refused(self) -> str:
+        return (
+            f"the MQTT broker {self._host}:{self._port} {self._refusal or 'did not confirm the subscription in time'}: look at its log and at "
+            f"what this client may do there, or correct {self._where} or its topics"
+        )
+
     def _beat(self) -> None:
         now = time.monotonic()
+        if self._refusal:  # an answer that came late
+            self.close()
+            raise Unavailable(self._refused())
         client, missing_since = self._client, self._beat_missing_since
-        lost = client is None or not client.is_connected()
+        lost = client is None or not client.is_connected() or self._ended != ""
         silent = missing_since != 0.0 and now - missing_since > SILENT_S
         if client is None or lost or silent:
             self.close()
@@ -252,7 +265,8 @@ class MqttAdapter:
     def _on_disconnect(self, client: mqtt.Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if client is not self._client:
             return
-        self._ended = str(reason)
+        if reason.value != UNSPECIFIED:  # what paho says for want of the broker's word, also after it
+            self._ended = str(reason)
         if not self._subscribed.is_set():  # TLS 1.3 refuses a client only after its handshake
             hint = ", perhaps because it trusts another client certificate or wants one" if self._tls else ""
             self._refusal = self._refusal or f"ended the connection at once ({reason}{hint})"
@@ -268,6 +282,9 @@ class MqttAdapter:
         self._beat_missing_since = 0.0  # by any message: behind a long row of them a heartbeat may be late
         if bytes(message._topic) == self._heartbeat_topic.encode():
             return
+        if self._messages.full() or self._waiting_bytes > limits.MQTT_WAITING_BYTES_MAX:
+            # what a session held comes before the answer to the subscription, and is taken only when `open` is done
+            self._subscribed.set()
         while client is self._client:  # what is not taken before the end comes again
             if self._waiting_bytes > limits.MQTT_WAITING_BYTES_MAX and not self._messages.empty():
                 time.sleep(0.02)

@@ -97,10 +97,12 @@ class MqttReadings:
             first, self._first = self._first, None
             return [first]
         found: list[_Found] = []
-        count = size = 0
-        while count < limit and size < _BATCH_BYTES and (deliveries := self._adapter.receive(1, 0 if found else wait_s)):
+        count = messages = size = 0
+        while count < limit and messages < limits.MQTT_WAITING_MAX and size < _BATCH_BYTES:
+            if not (deliveries := self._adapter.receive(1, 0 if found else wait_s)):
+                break
             (delivery,) = deliveries
-            size += len(delivery.body)
+            messages, size = messages + 1, size + len(delivery.body)
             producer, readings, gaps = self._taken(delivery)
             if not found or found[-1].producer != producer:
                 if found:
@@ -139,7 +141,7 @@ class MqttReadings:
             marks = self._memory.marks
             marks.pop(mid, None)
             marks[mid] = _mark(delivery)
-            if len(marks) > limits.MQTT_WAITING_MAX:  # the broker has no more under way
+            if len(marks) > 2 * limits.MQTT_WAITING_MAX:  # of one batch, and of one whose acknowledgements were lost on their way
                 del marks[next(iter(marks))]
 
     def _kept(self) -> dict[str, bytes]:

@@ -38,6 +38,7 @@ class Tap(Proxy):
         self.open: set[int] = set()
         self.most = self.acknowledged = self.repeated = 0
         self.garble: tuple[bytes, bytes] | None = None  # of what the broker says; both of one length
+        self.then = b""  # said as if by the broker, after its next packet
 
     async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter | None) -> None:
         begun = False
@@ -62,6 +63,8 @@ class Tap(Proxy):
                 self._read(head[0], body, client)
                 if self.garble and not client:
                     body = body.replace(*self.garble)
+                if self.then and not client:
+                    raw, self.then, body = raw + body, b"", self.then
                 target.write(raw + body)
                 await target.drain()
 
@@ -86,7 +89,7 @@ class Broker:
         self.start()
 
     def start(self) -> None:
-        lines = [f"listener {self.port} {HOST}", *self._lines, "max_queued_messages 0", "max_inflight_messages 0", "user root"]
+        lines = [f"listener {self.port} {HOST}", *self._lines, "max_queued_messages 0", "user root"]
         if not any(line.startswith(("allow_anonymous", "password_file", "require_certificate")) for line in lines):
             lines.append("allow_anonymous true")
         if self._persistence:
