@@ -152,9 +152,10 @@ class MqttReadings:
         return Gap(f"session/{self._name}/{since.isoformat()}", self._name, "disconnected", reason, since=since, until=until)
 
     def _producer(self, topic: str, rule: Topics) -> str:
-        """The name of the part and the topic, or its first levels; a long one ends in its digest, so that no two become one."""
-        levels = topic.split("/")
-        name = "/".join([self._name, *levels[: rule.producer or None]])
+        """The name of the part and the topic, or its first levels, as the log takes names; a long one ends in its digest, so that no two become one."""
+        name = "/".join([self._name, *topic.split("/")[: rule.producer or None]])
+        if not name.isprintable():
+            name = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
         return name if len(name) <= PRODUCER_CHARS_MAX else f"{name[: PRODUCER_CHARS_MAX - 17]}~{_digest(name.encode()).hex()}"
 
     def _rule_of(self, topic: str) -> Topics:

@@ -363,6 +363,9 @@ def test_topics_and_payloads_of_any_kind_are_kept(made: Broker, tap: Tap) -> Non
     made.publish("plant/bad", "1")
     (odd,) = readings(source, 1)
     assert odd.tag == "plant/\\xff\\xfed"
+    tap.garble = (b"plant/bad", b"plant/\x01\x00d")
+    made.publish("plant/bad", "1")
+    assert [one.producer for one in source.receive(1, 5)] == ["machines/plant/\\x01\\x00d"]
     tap.garble = None
     made.publish("plant/c", "2")
     assert [r.value for r in readings(source, 1)] == [2], "the loop goes on"

@@ -29,6 +29,7 @@ from hub.intake.edge_document import EdgeFact
 _log = logging.getLogger(__name__)
 LOOK_S = 2.0
 TIMER_S = 1.0
+STOP_S = 8.0  # for all that is under way at the end, before what still waits is left
 WARN_S = 3600.0  # a spool that is full within this long is told
 
 
@@ -78,8 +79,9 @@ class Edge:
         for thread in threads:
             thread.start()
         stop.wait()
+        end = time.monotonic() + STOP_S
         for thread in threads:
-            thread.join(timeout=5)
+            thread.join(max(0.0, end - time.monotonic()))
         self.spool.close()
 
     def status(self) -> dict[str, Any]:
