@@ -5,6 +5,7 @@ HTTP_BODY_BYTES_MAX = 16 * 1024 * 1024  # one request body: an EPCIS capture of 
 HTTP_DURABLE_WAIT_S = 30.0  # a client that waits longer has gone; the delivery is still worked on, and a repeat is a duplicate
 HTTP_WAITING_MAX = 256  # requests that wait for the door; one more gets 503 with Retry-After
 HTTP_WAITING_BYTES_MAX = 64 * 1024 * 1024  # what they hold together, those in hand too; one more gets 503, unless it is alone
+MQTT_BODY_BYTES_MAX = 1024 * 1024  # a payload that is taken apart
 MQTT_WAITING_MAX = 1000  # messages received and not yet taken; then paho's thread waits, and so does the broker
 KAFKA_QUEUE_BYTES_MAX = 16 * 1024 * 1024  # what the client fetches ahead, overshot by one fetch of the same size; also bounds a batch
 KAFKA_COMMIT_S = 0.25  # done offsets are committed this often: what comes again after a kill -9 at most, beside the batch

@@ -14,11 +14,11 @@ from decimal import Decimal
 from typing import Any
 
 from adapters.formats.mqtt_filters import sound
+from hub import limits
 from hub.intake.readings import Reading, Value
 
 DEPTH_MAX = 16  # levels of a JSON payload that are taken apart
 VALUES_MAX = 2000  # readings of one message
-PARSED_BYTES_MAX = 1024 * 1024  # a larger payload is kept as it is
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)?", re.ASCII)
 _YEARS = range(1900, 3000)  # a source's time in any other is none
@@ -54,7 +54,7 @@ def read(body: bytes, topic: str, rule: Topics, *, historical: bool) -> list[Rea
         text = body.decode()
     except UnicodeDecodeError:
         return [Reading(topic, body.hex(), None, type="bytes", historical=historical)]
-    if len(body) > PARSED_BYTES_MAX:
+    if len(body) > limits.MQTT_BODY_BYTES_MAX:
         return [Reading(topic, text, None, type="text", historical=historical)]
     try:
         said = json.loads(

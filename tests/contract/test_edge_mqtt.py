@@ -28,10 +28,12 @@ from hub import points
 from hub.app.edge.check import checks
 from hub.app.edge.config import Configured
 from hub.app.edge.mqtt import sessions
+from hub.intake.delivery import Delivery
 from hub.intake.readings import Observed, Reading
 from tests.contract.edge_hub import until
-from tests.contract.edge_mqtt import HOST, Broker, MqttPlant, Tap, Version, broker, settings
+from tests.contract.edge_mqtt import Broker, MqttPlant, Tap, Version, broker, settings
 from tests.contract.reading_suite import Edge, ReadingLaws, edge  # noqa: F401 the fixture
+from tests.contract.tcp_proxy import HOST
 
 CLIENT = "plant-1-machines"
 VERSIONS = pytest.mark.parametrize("version", ["5", "3.1.1"])
@@ -303,7 +305,7 @@ def test_large_payloads_wait_outside_too(made: Broker, tap: Tap, monkeypatch: py
     made.publish("plant/line1", *bodies)
     time.sleep(0.5)
     assert adapter._messages.qsize() == 2
-    found = []
+    found: list[Delivery] = []
     while len(found) < 40 and (more := adapter.receive(500, 2)):
         assert sum(len(one.body) for one in more) <= 160_000
         found += more
@@ -505,8 +507,9 @@ def test_a_client_certificate_and_a_user_are_let_in(secure: Broker, tmp_path: Pa
     source = opened(source_of(configured(tmp_path, secure.port, version=version, deliveries=["docs/#"], **RIGHT)))
     source.close()
     rows = list(checks(configured(tmp_path, secure.port, version=version, deliveries=["docs/#"], **RIGHT)))
-    found = {row["what"]: row for row in rows if row["what"].startswith("mqtt")}
-    assert set(found) == {"mqtt machines, deliveries", "mqtt machines, readings"}
+    found = {row["what"]: row for row in rows if row["what"].startswith("machines")}
+    address = f"{HOST}:{secure.port}"
+    assert set(found) == {f"machines (mqtt machines {address})", f"machines (mqtt machines readings {address})"}
     for row in found.values():
         assert row["ok"], row
         assert f"with MQTT {version}, TLS" in row["seen"]

@@ -20,7 +20,8 @@ import pytest
 from hub.app.demo.line import CUT, PASS
 from hub.app.servers.process import free_port
 from tests.contract.edge_hub import EdgeHub, edge_hub, until
-from tests.contract.edge_mqtt import HOST, Broker, broker
+from tests.contract.edge_mqtt import Broker, broker
+from tests.contract.tcp_proxy import HOST
 
 HUB = Path(sys.executable).with_name("hub")
 PRODUCERS = ("line1", "line2", "line3")
@@ -201,6 +202,7 @@ def test_nothing_is_lost_nor_twice_over_a_cut_line_and_kills(hub: EdgeHub, made:
         rows = [row for row in found[f"machines/plant/{name}"] if row[0].endswith("/v")]
         assert [row[1] for row in rows] == [-n for n in range(plant.numbers[name])]
         assert [row[5] for row in rows] == list(range(plant.numbers[name]))
+        assert not any(row[6] for row in found[f"machines/plant/{name}"]), "all of it is of now"
         assert {row[2] for row in rows} == {"2026-01-05T06:00:00Z"}, "the plant's time zone"
         assert {row[1] for row in found[f"machines/plant/{name}"] if row[0].endswith("/serial")} == {"00123"}
     assert hub.select("select count(*) from log.event where type = 'integration.gap_detected'") == [(0,)]

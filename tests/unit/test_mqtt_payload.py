@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.formats.mqtt_filters import covers, overlapping, sound, widest
-from adapters.formats.mqtt_payload import PARSED_BYTES_MAX, VALUES_MAX, Topics, read
+from adapters.formats.mqtt_payload import VALUES_MAX, Topics, read
+from hub import limits
 from hub.intake.edge_document import EdgeDocument
 from hub.intake.readings import Reading, Value
 
@@ -75,7 +76,7 @@ def test_what_cannot_be_taken_apart_without_loss_is_kept_whole(text: str) -> Non
 
 
 def test_a_large_payload_is_kept_as_it_is() -> None:
-    text = json.dumps(["x" * PARSED_BYTES_MAX])
+    text = json.dumps(["x" * limits.MQTT_BODY_BYTES_MAX])
     assert said(text) == [("t", text, "text")]
 
 

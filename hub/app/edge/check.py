@@ -19,7 +19,9 @@ def checks(configured: Configured) -> Iterator[dict[str, Any]]:
     yield _row("line to the hub", lambda: _line(configured))
     for part in config.folders:
         yield _row(f"folder {part.name}", lambda part=part: _folder(configured, part))  # type: ignore[misc]
-    for name, source in (*delivery_sources(configured), *reading_sources(configured)):
+    for name, adapter in delivery_sources(configured):
+        yield _row(f"{name} ({adapter.name})", adapter.check)
+    for name, source in reading_sources(configured):
         yield _row(f"{name} ({source.name})", source.check)
 
 
