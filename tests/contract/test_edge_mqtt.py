@@ -198,6 +198,21 @@ def test_what_comes_again_is_taken_once_and_equal_messages_are_all_taken(
     assert made.held(CLIENT, version) == []
 
 
+def test_a_number_that_is_given_anew_is_of_another_message() -> None:
+    """As of a broker that gives the lowest free number: what came last under it counts."""
+    source = MqttReadings(settings(1))
+
+    def came(body: bytes, *, again: bool = False) -> int:
+        headers = {"topic": "plant/door", "retained": "False", "mid": "1", **({"dup": "1"} if again else {})}
+        delivery = Delivery(body, "mqtt", datetime.datetime.now(datetime.UTC), headers)
+        taken = len(source._taken(delivery)[1])
+        source._note(delivery)
+        return taken
+
+    assert [came(b"on"), came(b"on", again=True), came(b"on"), came(b"off"), came(b"on", again=True)] == [1, 0, 1, 1, 1]
+    assert len(source._memory.marks) == 1
+
+
 @pytest.fixture
 def plant(made: Broker, tap: Tap, request: pytest.FixtureRequest) -> MqttPlant:
     return MqttPlant(made, tap, request.getfixturevalue("version"))
