@@ -1,53 +1,32 @@
 """Readings over MQTT: JSON or plain values on topics that the plant chose; each topic, or its beginning, is a producer.
 
 A message that the broker sends again after a cut or a kill (DUP) was perhaps spooled already: the last ones are remembered by packet number and
-content, together with what was spooled, so that none is taken twice. A retained message says nothing of now: its readings are historical.
-What cannot be read as JSON is kept as a text, or as bytes in hex; nothing is refused.
+content, together with what was spooled, so that none is taken twice. A packet number that comes anew shows that the broker knows the one before
+as acknowledged. A retained message says nothing of now: its readings are historical. Nothing is refused: what is no JSON that everybody reads
+alike is kept as the text it is, bytes that are no text in hex.
 """
 
 import hashlib
 import json
-import re
 import ssl
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Literal
 
 import msgspec
 import paho.mqtt.client as mqtt
 
+from adapters.formats.mqtt_filters import covers
+from adapters.formats.mqtt_payload import Topics, read
 from adapters.mqtt import SESSION_S, MqttAdapter
 from hub import limits
 from hub.intake.delivery import Delivery, Outcome
-from hub.intake.readings import Observed, Reading, Value
+from hub.intake.readings import Gap, Observed, Reading
 
-DEPTH_MAX = 8  # levels of a JSON payload that are looked into
-VALUES_MAX = 1000  # readings of one message
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)?")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Topics:
-    """How the messages of some topics are read.
-
-    `producer`: how many levels of the topic name the producer, 0 for all. `value`: dotted path of what holds the values, "" for all of the payload.
-    `at` and `sequence`: dotted paths of the source's time (RFC 3339, or seconds, milliseconds … since 1970) and of the producer's own number.
-    """
-
-    filter: str
-    producer: int = 0
-    value: str = ""
-    at: str | None = None
-    sequence: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.filter or not _sound(self.filter):
-            raise ValueError(f"{self.filter[:80]!r} is no topic filter: + stands alone in its level, # alone in the last")
-        if self.producer < 0:
-            raise ValueError("producer is a number of levels, 0 for all")
+_BATCH_BYTES = 4 * 1024 * 1024  # payloads of one pull, overshot by one
+PRODUCER_CHARS_MAX = 200  # what the log takes as a name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +45,18 @@ class MqttReadingsSettings:
     session_expiry_s: int = SESSION_S
 
 
+class _Memory(msgspec.Struct, array_like=True):
+    """What goes with what was spooled: when the last of it came, and a mark of each of the last messages, by packet number."""
+
+    heard: datetime
+    marks: dict[int, bytes] = {}
+
+
 class MqttReadings:
     """The source; see the module's docstring."""
 
     def __init__(self, settings: MqttReadingsSettings) -> None:
-        self._settings = settings
+        self._name, self._topics = settings.name, settings.topics
         self._adapter = _Numbered(
             settings.host,
             settings.port,
@@ -82,48 +68,54 @@ class MqttReadings:
             version=settings.version,
             session_expiry_s=settings.session_expiry_s,
             where="the edge's configuration",
+            label=f"{settings.name} readings",
         )
-        self._memory = f"mqtt/{settings.name}"
-        self._seen: dict[bytes, None] = {}
+        self._key = f"mqtt/{settings.name}"
+        self._memory = _Memory(datetime.now(UTC))
+        self._first: Observed | None = None
+        self._rule = lru_cache(10_000)(self._rule_of)
 
     @property
     def name(self) -> str:
         return self._adapter.name
 
     def open(self, remembered: Callable[[str], bytes | None]) -> None:
-        """Connect and subscribe."""
-        stored = remembered(self._memory)
-        self._seen = dict.fromkeys(msgspec.msgpack.decode(stored, type=list[bytes])) if stored else {}
+        """Connect and subscribe. Where the broker has lost the session that we had, what it held is missing: a gap."""
+        stored, now = remembered(self._key), datetime.now(UTC)
+        self._memory = msgspec.msgpack.decode(stored, type=_Memory) if stored else _Memory(now)
         self._adapter.open()
+        gaps = []
+        if not self._adapter.resumed:  # the numbers begin anew
+            if stored:
+                gaps = [self._lost(self._memory.heard, now)]
+            self._memory.heard, self._memory.marks = now, {}
+        self._first = Observed(self._name, now, gaps=gaps, memory=self._kept()) if gaps or not stored else None
 
     def receive(self, limit: int, wait_s: float) -> Sequence[Observed]:
         """What came, in its order; messages of one producer that follow one another are one observation."""
-        deliveries = self._adapter.receive(min(limit, limits.MQTT_WAITING_MAX), wait_s)
-        found: list[Observed] = []
-        acknowledge: list[Delivery] = []
-        for delivery in deliveries:
-            acknowledge.append(delivery)
-            mark = _mark(delivery)
-            if mark in self._seen and delivery.headers.get("dup"):
-                continue
-            self._seen[mark] = None
-            producer, readings = self._read(delivery)
-            if found and found[-1].producer == producer and len(found[-1].readings) < limit:
-                found[-1].readings = [*found[-1].readings, *readings]
-            else:
-                found.append(Observed(producer, delivery.received_at, readings, numbered=True))
-        while len(self._seen) > limits.MQTT_WAITING_MAX * 2:  # twice what the broker may have under way
-            del self._seen[next(iter(self._seen))]
-        if not deliveries:
-            return []
-        if not found:
-            found = [Observed(_producer(_topic(deliveries[-1]), self._rule(_topic(deliveries[-1]))), deliveries[-1].received_at)]
-        found[-1] = replace(
-            found[-1],
-            memory={self._memory: msgspec.msgpack.encode(list(self._seen))},
-            done=lambda: _acknowledge(acknowledge),
-        )
-        return found
+        if self._first is not None:
+            first, self._first = self._first, None
+            return [first]
+        found: list[_Found] = []
+        count = messages = size = 0
+        while count < limit and messages < limits.MQTT_WAITING_MAX and size < _BATCH_BYTES:
+            if not (deliveries := self._adapter.receive(1, 0 if found else wait_s)):
+                break
+            (delivery,) = deliveries
+            messages, size = messages + 1, size + len(delivery.body)
+            producer, readings, gaps = self._taken(delivery)
+            if not found or found[-1].producer != producer:
+                if found:
+                    found[-1].memory = self._kept()
+                found.append(_Found(producer, delivery.received_at))
+            self._note(delivery)
+            found[-1].deliveries.append(delivery)
+            found[-1].readings += readings
+            found[-1].gaps += gaps
+            count += max(1, len(readings))
+        if found:
+            found[-1].memory = self._kept()
+        return [one.observed(self._key) for one in found]
 
     def close(self) -> None:
         """Disconnect; the broker keeps the session."""
@@ -131,39 +123,62 @@ class MqttReadings:
 
     def check(self) -> Sequence[str]:
         """Connect under a name of its own, so that a running edge keeps its session."""
-        settings = self._settings
-        tried = MqttReadings(replace(settings, client_id=f"{settings.client_id}-check", session_expiry_s=0))
-        try:
-            tried.open(lambda name: None)
-            found = tried.receive(100, 2.0)
-        finally:
-            tried.close()
-        heard = f"{sum(len(one.readings) for one in found)} readings in two seconds"
-        return [f"connected with MQTT {settings.version}, subscribed to {', '.join(one.filter for one in settings.topics)}", heard]
+        return self._adapter.check()
 
-    def _read(self, delivery: Delivery) -> tuple[str, list[Reading]]:
-        topic = _topic(delivery)
+    def _taken(self, delivery: Delivery) -> tuple[str, list[Reading], list[Gap]]:
+        topic = delivery.headers["topic"]
         rule = self._rule(topic)
-        historical = delivery.headers.get("retained") == "True"
-        try:
-            payload = json.loads(delivery.body, parse_float=_number, parse_constant=lambda text: text)
-        except (ValueError, RecursionError):
-            return _producer(topic, rule), [_raw(topic, delivery.body, historical)]
-        at = _moment(_dig(payload, rule.at)) if rule.at else None
-        number = _dig(payload, rule.sequence) if rule.sequence else None
-        sequence = number if isinstance(number, int) and not isinstance(number, bool) else None
-        skip = {rule.at, rule.sequence}
-        leaves = _leaves(_dig(payload, rule.value) if rule.value else payload, topic, rule.value, skip)
-        readings = [
-            Reading(tag, value, at, type=type_, sequence=sequence, historical=historical)
-            for _, (tag, value, type_) in zip(range(VALUES_MAX), leaves, strict=False)
-        ]
-        if not readings:  # an empty object says that the producer is there, and its number counts
-            readings = [Reading(topic, None, at, sequence=sequence, historical=historical)]
-        return _producer(topic, rule), readings
+        producer = self._producer(topic, rule)
+        if "dup" in delivery.headers and self._memory.marks.get(int(delivery.headers["mid"])) == _mark(delivery):
+            return producer, [], []
+        if (size := len(delivery.body)) > limits.MQTT_READINGS_BYTES_MAX:
+            return producer, [], [_too_large(producer, topic, delivery, size)]
+        return producer, read(delivery.body, topic, rule, historical=delivery.headers["retained"] == "True"), []
 
-    def _rule(self, topic: str) -> Topics:
-        return next((one for one in self._settings.topics if mqtt.topic_matches_sub(one.filter, topic)), self._settings.topics[0])
+    def _note(self, delivery: Delivery) -> None:
+        self._memory.heard = delivery.received_at
+        if mid := int(delivery.headers["mid"]):  # 0: QoS 0, never sent again
+            marks = self._memory.marks
+            marks.pop(mid, None)
+            marks[mid] = _mark(delivery)
+            if len(marks) > 2 * limits.MQTT_WAITING_MAX:  # of one batch, and of one whose acknowledgements were lost on their way
+                del marks[next(iter(marks))]
+
+    def _kept(self) -> dict[str, bytes]:
+        return {self._key: msgspec.msgpack.encode(self._memory)}
+
+    def _lost(self, since: datetime, until: datetime) -> Gap:
+        reason = "the broker no longer had the session: what was published meanwhile did not come; keep sessions longer there, or publish it again"
+        return Gap(f"session/{self._name}/{since.isoformat()}", self._name, "disconnected", reason, since=since, until=until)
+
+    def _producer(self, topic: str, rule: Topics) -> str:
+        """The name of the part and the topic, or its first levels, as the log takes names; a long one ends in its digest, so that no two become one."""
+        name = "/".join([self._name, *topic.split("/")[: rule.producer or None]])
+        if not name.isprintable():
+            name = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+        return name if len(name) <= PRODUCER_CHARS_MAX else f"{name[: PRODUCER_CHARS_MAX - 17]}~{_digest(name.encode()).hex()}"
+
+    def _rule_of(self, topic: str) -> Topics:
+        return next((one for one in self._topics if covers(one.filter, topic)), self._topics[0])
+
+
+@dataclass
+class _Found:
+    """An observation in the making."""
+
+    producer: str
+    received_at: datetime
+    readings: list[Reading] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    memory: dict[str, bytes] = field(default_factory=dict)
+
+    def observed(self, key: str) -> Observed:
+        return Observed(self.producer, self.received_at, self.readings, self.gaps, memory=self.memory, done=self._done, numbered=True)
+
+    def _done(self) -> None:
+        for delivery in self.deliveries:
+            delivery.done(_TAKEN)
 
 
 class _Numbered(MqttAdapter):
@@ -178,81 +193,17 @@ class _Numbered(MqttAdapter):
 _TAKEN = Outcome("", [])
 
 
-def _acknowledge(deliveries: Sequence[Delivery]) -> None:
-    for delivery in deliveries:
-        delivery.done(_TAKEN)
-
-
-def _topic(delivery: Delivery) -> str:
-    return delivery.headers.get("topic", "")
+def _digest(said: bytes) -> bytes:
+    return hashlib.blake2b(said, digest_size=8).digest()
 
 
 def _mark(delivery: Delivery) -> bytes:
-    """What a repetition has alike: packet number, topic and payload."""
-    said = f"{delivery.headers.get('mid')}\x00{_topic(delivery)}\x00".encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(said + delivery.body, digest_size=12).digest()
+    """What a repetition has alike, beside its number."""
+    return _digest(json.dumps([delivery.headers["topic"], len(delivery.body)]).encode() + delivery.body)
 
 
-def _producer(topic: str, rule: Topics) -> str:
-    levels = topic.split("/")
-    return "/".join(levels[: rule.producer] if rule.producer else levels)[:200] or "/"
-
-
-def _dig(payload: Any, path: str | None) -> Any:
-    for name in (path or "").split("."):
-        if not isinstance(payload, dict) or name not in payload:
-            return None
-        payload = payload[name]
-    return payload
-
-
-def _leaves(value: Any, tag: str, path: str, skip: set[str | None], depth: int = 0) -> Iterator[tuple[str, Value, str]]:
-    if isinstance(value, dict | list) and depth < DEPTH_MAX:
-        items = value.items() if isinstance(value, dict) else ((str(n), one) for n, one in enumerate(value))
-        for name, one in items:
-            inner = f"{path}.{name}" if path else str(name)
-            if inner not in skip:
-                yield from _leaves(one, f"{tag}/{name}", inner, skip, depth + 1)
-    elif isinstance(value, dict | list):
-        yield tag, json.dumps(value, default=str), "json"
-    elif isinstance(value, Decimal):
-        yield tag, str(value), "number"
-    else:
-        yield tag, value, _TYPES.get(type(value), "")
-
-
-_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
-
-
-def _number(text: str) -> float | Decimal:
-    """A number with a point: as a float where that is the same number, else exactly as it stands."""
-    found = float(text)
-    return found if found - found == 0 and Decimal(repr(found)) == Decimal(text) else Decimal(text)
-
-
-def _raw(topic: str, body: bytes, historical: bool) -> Reading:
-    try:
-        return Reading(topic, body.decode(), None, type="string", historical=historical)
-    except UnicodeDecodeError:
-        return Reading(topic, body.hex(), None, type="bytes", historical=historical)
-
-
-def _moment(value: Any) -> datetime | None:
-    """A time with its offset; one without stays without (the plant's zone is asked later); a number is counted from 1970."""
-    try:
-        if isinstance(value, str) and _TIME.fullmatch(value):
-            return datetime.fromisoformat(value)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            units = next((u for bound, u in ((1e11, 1), (1e14, 1000), (1e17, 10**6), (1e20, 10**9)) if abs(value) < bound), None)
-            return None if units is None else _EPOCH + timedelta(microseconds=round(value * (10**6 / units)))
-    except (ValueError, OverflowError):
-        return None
-    return None
-
-
-def _sound(filter_: str) -> bool:
-    levels = filter_.split("/")
-    return all(
-        ("+" not in level or level == "+") and ("#" not in level or (level == "#" and n == len(levels) - 1))
-        for n, level in enumerate(levels)
-    )
+def _too_large(producer: str, topic: str, delivery: Delivery, size: int) -> Gap:
+    name = hashlib.sha256(delivery.body).hexdigest()
+    reason = f"a payload of {size} bytes on {topic[:200]} is larger than {limits.MQTT_READINGS_BYTES_MAX} and was not kept; sha256 {name}"
+    at = delivery.received_at
+    return Gap(f"payload/{producer}/{at.isoformat()}/{name[:16]}", producer, "overflow", reason, since=at, until=at)

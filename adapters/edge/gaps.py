@@ -164,6 +164,8 @@ def _is_late(numbers: Numbers, sequence: int, at: datetime | None, rule: Sequenc
             numbers.missing.append(Missing(numbers.next, n - 1, numbers.newest, at))
         numbers.next, numbers.newest = n + 1, at or numbers.newest
         return False
+    if n == numbers.next - 1:  # one more value of the same message, or the same again, which the rules know
+        return False
     place = bisect_right(numbers.missing, n, key=lambda one: one.first) - 1
     if place >= 0 and (gap := numbers.missing[place]).last >= n:
         parts = (Missing(gap.first, n - 1, gap.since, gap.until), Missing(n + 1, gap.last, gap.since, gap.until))

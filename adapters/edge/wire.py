@@ -13,7 +13,7 @@ from events.errors import Refused
 
 PATH = "/edge/v1/batch"
 HELLO = "/edge/v1/lanes"
-UNPACKED_BYTES_MAX = 64 * 1024 * 1024  # of one batch, whatever it is compressed to
+UNPACKED_BYTES_MAX = 72 * 1024 * 1024  # of one batch, whatever it is compressed to: a delivery of DELIVERY_BYTES_MAX and its frame
 
 
 class WireEntry(msgspec.Struct, array_like=True, frozen=True):

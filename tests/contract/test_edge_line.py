@@ -1,6 +1,7 @@
 """From the spool to the log: over real TLS and through a line that is cut, held and restored; counted in the hub's database by SQL."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from adapters.edge.loops import Meaning, ReadingLoop
 from adapters.edge.plant import Plant
 from adapters.edge.spool import Entry, Spool
 from events.errors import Refused, Unavailable
+from hub import limits
 from hub.app.demo.line import CUT, HOLD, PASS
 from hub.intake.readings import Gap, Observed, Reading, Value
 from tests.contract.edge_hub import EdgeHub, edge_hub, until
@@ -77,6 +79,15 @@ def test_an_answer_that_is_lost_makes_nothing_twice(hub: EdgeHub, spool: Spool) 
     again = hub.line(spool)
     drain(again)
     assert hub.logged() == ["I1", "I2", "I3"]
+
+
+def test_the_largest_delivery_holds_up_nobody(hub: EdgeHub, spool: Spool) -> None:
+    spool.append("files", [Entry(os.urandom(limits.DELIVERY_BYTES_MAX), "folder", AT)])
+    spool.append("erp", [item("I1")])
+    drain(hub.line(spool))
+    assert "I1" in hub.logged()
+    assert hub.select("select octet_length(body) from log.delivery where transport = 'folder'") == [(limits.DELIVERY_BYTES_MAX,)]
+    assert [lane.backlog for lane in spool.lanes()] == [0, 0]
 
 
 def test_a_line_that_is_cut_is_told_and_drains_when_it_is_back(hub: EdgeHub, spool: Spool) -> None:

@@ -173,3 +173,13 @@ def test_gaps_are_facts_that_the_hub_takes() -> None:
         assert again == fact.event
     assert [(f.event.first, f.event.last) for f in facts if isinstance(f.event, GapDetected)] == [(2, 4)]
     assert EdgeDocument("edge1", "e", "l", 1, "plc", START, (), facts).json()
+
+
+def test_values_of_one_message_share_its_number_and_none_of_them_is_late() -> None:
+    state: dict[str, bytes] = {}
+    for number, late in ((5, False), (7, False), (6, True)):
+        readings = [Reading(tag, number, START + timedelta(seconds=number), sequence=number) for tag in "abc"]
+        missed = PLAIN.fold(Observed("plc", START, readings), state)
+        state |= missed.state
+        assert [r.historical for r in missed.observed.readings] == [late] * 3
+    assert PLAIN.missing("plc", state) == []

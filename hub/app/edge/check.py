@@ -8,7 +8,7 @@ from adapters.edge.forwarder import Forwarder
 from adapters.edge.spool import Spool
 from events.errors import HubError, Unavailable
 from hub.app.edge.config import Configured
-from hub.app.edge.sources import reading_sources
+from hub.app.edge.sources import delivery_sources, reading_sources
 
 
 def checks(configured: Configured) -> Iterator[dict[str, Any]]:
@@ -19,6 +19,8 @@ def checks(configured: Configured) -> Iterator[dict[str, Any]]:
     yield _row("line to the hub", lambda: _line(configured))
     for part in config.folders:
         yield _row(f"folder {part.name}", lambda part=part: _folder(configured, part))  # type: ignore[misc]
+    for name, adapter in delivery_sources(configured):
+        yield _row(f"{name} ({adapter.name})", adapter.check)
     for name, source in reading_sources(configured):
         yield _row(f"{name} ({source.name})", source.check)
 

@@ -7,13 +7,24 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from adapters.edge.plant import Plant
+from adapters.formats.mqtt_filters import overlapping, sound
 from hub.app.settings import ConfigError
 
 Place = tuple[str | int, ...]
@@ -32,6 +43,27 @@ def _hub_url(value: str) -> str:
     url = urlsplit(value)
     if url.scheme != "https" or not url.hostname or url.path not in ("", "/"):
         raise ValueError("is no address of a hub: write https://HOST:8443, the hub's HUB_EDGE_LISTEN")
+    return value
+
+
+def _broker_url(value: str) -> str:
+    url = urlsplit(value)
+    if url.username or url.password:
+        raise ValueError("holds a user or a password: write username, and password_env with the name of a variable")
+    if url.scheme not in ("mqtt", "mqtts") or not url.hostname or url.path not in ("", "/") or url.query:
+        raise ValueError("is no address of a broker: write mqtt://HOST:1883, or mqtts://HOST:8883 for TLS")
+    try:
+        _ = url.port
+    except ValueError:
+        raise ValueError("has a port that is none: write a number up to 65535") from None
+    return value
+
+
+def _filter(value: str) -> str:
+    if not sound(value):
+        raise ValueError(f"{value[:80]!r} is no topic filter: + stands alone in its level, # alone in the last")
+    if value.startswith("$share/"):
+        raise ValueError("is a shared subscription, of which others get a part: write the filter alone")
     return value
 
 
@@ -70,6 +102,65 @@ class FolderPart(_Part):
     path: Path
 
 
+Filter = Annotated[str, AfterValidator(_filter)]
+_Dotted = Annotated[str, StringConstraints(min_length=1)]
+
+
+class TopicsPart(_Part):
+    """Topics whose messages are readings: which levels of the topic name the producer (0: all), and where values, time and number stand."""
+
+    filter: Filter
+    producer: Annotated[int, Field(ge=0, le=100)] = 0
+    value: str = ""
+    at: _Dotted | None = None
+    sequence: _Dotted | None = None
+
+
+class MqttPart(_Part):
+    """A broker. `deliveries` are spooled as they are, `readings` taken apart; each of both has a session of its own."""
+
+    name: SourceName
+    url: Annotated[str, AfterValidator(_broker_url)]
+    version: Annotated[Literal["5", "3.1.1"], BeforeValidator(str)] = "5"
+    username: str | None = None
+    password_env: str | None = None
+    authority: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    session_expiry_hours: Annotated[float, Field(gt=0, le=24 * 366)] = 24.0 * 7
+    deliveries: tuple[Filter, ...] = ()
+    readings: tuple[TopicsPart, ...] = ()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not self.deliveries and not self.readings:
+            raise ValueError("subscribes to nothing: add deliveries or readings")
+        if not self.tls and (self.authority or self.certificate or self.key):
+            raise ValueError("names certificates and speaks no TLS: write mqtts://")
+        if self.key and not self.certificate:
+            raise ValueError("has a key without its certificate: add certificate")
+        if self.password_env and not self.username:
+            raise ValueError("has a password without a user: add username")
+        for filters in (self.deliveries, [one.filter for one in self.readings]):
+            if both := overlapping(filters):
+                raise ValueError(
+                    f"{both[0]} and {both[1]} overlap in part, and the broker may send what both match twice: write one that covers both"
+                )
+        return self
+
+    @property
+    def tls(self) -> bool:
+        return self.url.startswith("mqtts:")
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.url).port or (8883 if self.tls else 1883)
+
+
 class EdgeConfig(_Part):
     """All of edge.yaml. Parts of sources that are not read here are checked by their own classes when they are opened (`sources`)."""
 
@@ -79,7 +170,7 @@ class EdgeConfig(_Part):
     spool: SpoolPart = SpoolPart()
     listen: Annotated[str, StringConstraints(pattern=r"^.+:\d{1,5}$")] = "127.0.0.1:8090"
     folders: tuple[FolderPart, ...] = ()
-    mqtt: tuple[Any, ...] = ()
+    mqtt: tuple[MqttPart, ...] = ()
     sparkplug: tuple[Any, ...] = ()
     opcua: tuple[Any, ...] = ()
 

@@ -22,13 +22,14 @@ from events.errors import HubError, Unavailable
 from events.integration import ClockSkewDetected
 from hub import limits
 from hub.app.edge.config import Configured
-from hub.app.edge.sources import reading_sources
+from hub.app.edge.sources import delivery_sources, reading_sources
 from hub.app.settings import ConfigError
 from hub.intake.edge_document import EdgeFact
 
 _log = logging.getLogger(__name__)
 LOOK_S = 2.0
 TIMER_S = 1.0
+STOP_S = 8.0  # for all that is under way at the end, before what still waits is left
 WARN_S = 3600.0  # a spool that is full within this long is told
 
 
@@ -57,6 +58,8 @@ class Edge:
 
         for part in self.configured.config.folders:
             yield DeliveryLoop(FolderAdapter(self.configured.at(part.path)), part.name, self.spool, self._report)
+        for lane, adapter in delivery_sources(self.configured):
+            yield DeliveryLoop(adapter, lane, self.spool, self._report)
         for _, source in reading_sources(self.configured):
             yield ReadingLoop(source, self.meaning, self.spool, self._report)
 
@@ -76,8 +79,9 @@ class Edge:
         for thread in threads:
             thread.start()
         stop.wait()
+        end = time.monotonic() + STOP_S
         for thread in threads:
-            thread.join(timeout=5)
+            thread.join(max(0.0, end - time.monotonic()))
         self.spool.close()
 
     def status(self) -> dict[str, Any]:

@@ -3,18 +3,35 @@
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from events.errors import Refused
 from hub.app.edge.config import Configured
 from hub.app.settings import ConfigError
 from hub.intake.readings import ReadingSource
 
+if TYPE_CHECKING:
+    from adapters.mqtt import MqttAdapter
+
 S = TypeVar("S")
+
+
+def delivery_sources(configured: Configured) -> Iterator[tuple[str, "MqttAdapter"]]:
+    """Lanes and adapters of brokers whose messages are spooled as they are, not opened. Raises `ConfigError`."""
+    for n, broker in enumerate(configured.config.mqtt):
+        from hub.app.edge.mqtt import sessions
+
+        if (adapter := sessions(configured, n, broker)[0]) is not None:
+            yield broker.name, adapter
 
 
 def reading_sources(configured: Configured) -> Iterator[tuple[str, ReadingSource]]:
     """Names and sources of readings, not opened. Raises `ConfigError` naming file, line and field."""
+    for n, broker in enumerate(configured.config.mqtt):
+        from hub.app.edge.mqtt import sessions
+
+        if (readings := sessions(configured, n, broker)[1]) is not None:
+            yield broker.name, readings
     if configured.config.sparkplug:
         from adapters.sparkplug import SparkplugSettings, SparkplugSource
 
