@@ -1,9 +1,11 @@
 """Readings over MQTT: JSON or plain values on topics that the plant chose; each topic, or its beginning, is a producer.
 
-A message that the broker sends again after a cut or a kill (DUP) was perhaps spooled already: the last ones are remembered by packet number and
-content, together with what was spooled, so that none is taken twice. A packet number that comes anew shows that the broker knows the one before
-as acknowledged. A retained message says nothing of now: its readings are historical. Nothing is refused: what is no JSON that everybody reads
-alike is kept as the text it is, bytes that are no text in hex.
+A message that the broker sends again after a cut or a kill (DUP) was perhaps spooled already: what last came under each packet number is remembered
+together with what was spooled, so that none is taken twice. It is not enough to remember as many as a broker may have under way: some send more, and
+a kill loses acknowledgements that wait in buffers. A packet number that comes anew shows that the broker knows the one before as acknowledged.
+
+A retained message says nothing of now: its readings are historical. Nothing is refused: what is no JSON that everybody reads alike is kept as the
+text it is, bytes that are no text in hex.
 """
 
 import hashlib
@@ -25,6 +27,8 @@ from hub import limits
 from hub.intake.delivery import Delivery, Outcome
 from hub.intake.readings import Gap, Observed, Reading
 
+_BLOCK = 128  # packet numbers whose marks are remembered together
+_FRESH = 32768  # messages; an older mark is of a packet number that was used again since
 _BATCH_BYTES = 4 * 1024 * 1024  # payloads of one pull, overshot by one
 PRODUCER_CHARS_MAX = 200  # what the log takes as a name
 
@@ -45,11 +49,11 @@ class MqttReadingsSettings:
     session_expiry_s: int = SESSION_S
 
 
-class _Memory(msgspec.Struct, array_like=True):
-    """What goes with what was spooled: when the last of it came, and a mark of each of the last messages, by packet number."""
+class _Head(msgspec.Struct, array_like=True):
+    """What goes with what was spooled: when the last of it came, and how many messages that makes."""
 
     heard: datetime
-    marks: dict[int, bytes] = {}
+    count: int = 0
 
 
 class MqttReadings:
@@ -71,7 +75,9 @@ class MqttReadings:
             label=f"{settings.name} readings",
         )
         self._key = f"mqtt/{settings.name}"
-        self._memory = _Memory(datetime.now(UTC))
+        self._head = _Head(datetime.now(UTC))
+        self._marks: dict[int, bytes] = {}  # by packet number: the count then (6 bytes), and of the content
+        self._touched: set[int] = set()  # blocks of packet numbers that changed since memory was made of them
         self._first: Observed | None = None
         self._rule = lru_cache(10_000)(self._rule_of)
 
@@ -82,13 +88,17 @@ class MqttReadings:
     def open(self, remembered: Callable[[str], bytes | None]) -> None:
         """Connect and subscribe. Where the broker has lost the session that we had, what it held is missing: a gap."""
         stored, now = remembered(self._key), datetime.now(UTC)
-        self._memory = msgspec.msgpack.decode(stored, type=_Memory) if stored else _Memory(now)
+        self._head = msgspec.msgpack.decode(stored, type=_Head) if stored else _Head(now)
+        self._marks, self._touched = {}, set()
+        for block in range(65536 // _BLOCK):
+            if kept := remembered(f"{self._key}/{block}"):
+                self._marks |= msgspec.msgpack.decode(kept, type=dict[int, bytes])
         self._adapter.open()
         gaps = []
         if not self._adapter.resumed:  # the numbers begin anew
             if stored:
-                gaps = [self._lost(self._memory.heard, now)]
-            self._memory.heard, self._memory.marks = now, {}
+                gaps = [self._lost(self._head.heard, now)]
+            self._head = _Head(now, self._head.count + _FRESH)  # no mark is fresh any more
         self._first = Observed(self._name, now, gaps=gaps, memory=self._kept()) if gaps or not stored else None
 
     def receive(self, limit: int, wait_s: float) -> Sequence[Observed]:
@@ -129,23 +139,30 @@ class MqttReadings:
         topic = delivery.headers["topic"]
         rule = self._rule(topic)
         producer = self._producer(topic, rule)
-        if "dup" in delivery.headers and self._memory.marks.get(int(delivery.headers["mid"])) == _mark(delivery):
+        if "dup" in delivery.headers and self._known(delivery):
             return producer, [], []
         if (size := len(delivery.body)) > limits.MQTT_READINGS_BYTES_MAX:
             return producer, [], [_too_large(producer, topic, delivery, size)]
         return producer, read(delivery.body, topic, rule, historical=delivery.headers["retained"] == "True"), []
 
+    def _known(self, delivery: Delivery) -> bool:
+        mark = self._marks.get(int(delivery.headers["mid"]), b"")
+        return mark[6:] == _mark(delivery) and self._head.count - int.from_bytes(mark[:6]) < _FRESH
+
     def _note(self, delivery: Delivery) -> None:
-        self._memory.heard = delivery.received_at
+        self._head.heard, self._head.count = delivery.received_at, self._head.count + 1
         if mid := int(delivery.headers["mid"]):  # 0: QoS 0, never sent again
-            marks = self._memory.marks
-            marks.pop(mid, None)
-            marks[mid] = _mark(delivery)
-            if len(marks) > 2 * limits.MQTT_WAITING_MAX:  # of one batch, and of one whose acknowledgements were lost on their way
-                del marks[next(iter(marks))]
+            self._marks[mid] = self._head.count.to_bytes(6) + _mark(delivery)
+            self._touched.add(mid // _BLOCK)
 
     def _kept(self) -> dict[str, bytes]:
-        return {self._key: msgspec.msgpack.encode(self._memory)}
+        """What is to be remembered with what was noted since the last call: in blocks, so that one message does not write all marks anew."""
+        kept = {self._key: msgspec.msgpack.encode(self._head)}
+        for block in self._touched:
+            mids = range(block * _BLOCK, (block + 1) * _BLOCK)
+            kept[f"{self._key}/{block}"] = msgspec.msgpack.encode({mid: self._marks[mid] for mid in mids if mid in self._marks})
+        self._touched = set()
+        return kept
 
     def _lost(self, since: datetime, until: datetime) -> Gap:
         reason = "the broker no longer had the session: what was published meanwhile did not come; keep sessions longer there, or publish it again"

@@ -89,7 +89,9 @@ class Broker:
         self.start()
 
     def start(self) -> None:
-        lines = [f"listener {self.port} {HOST}", *self._lines, "max_queued_messages 0", "max_inflight_messages 1000", "user root"]
+        lines = [f"listener {self.port} {HOST}", *self._lines, "max_queued_messages 0", "user root"]
+        if not any(line.startswith("max_inflight_messages") for line in lines):
+            lines.append("max_inflight_messages 1000")
         if not any(line.startswith(("allow_anonymous", "password_file", "require_certificate")) for line in lines):
             lines.append("allow_anonymous true")
         if self._persistence:

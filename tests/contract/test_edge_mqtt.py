@@ -29,7 +29,7 @@ from hub.app.edge.check import checks
 from hub.app.edge.config import Configured
 from hub.app.edge.mqtt import sessions
 from hub.intake.delivery import Delivery
-from hub.intake.readings import Observed, Reading
+from hub.intake.readings import Observed, Reading, Value
 from tests.contract.edge_hub import until
 from tests.contract.edge_mqtt import Broker, MqttPlant, Tap, Version, broker, settings
 from tests.contract.reading_suite import Edge, ReadingLaws, edge  # noqa: F401 the fixture
@@ -202,6 +202,30 @@ def test_what_comes_again_is_taken_once_and_equal_messages_are_all_taken(
     assert made.held(CLIENT, version) == []
 
 
+def test_thousands_whose_acknowledgement_is_lost_are_taken_once(mosquitto: str, tmp_path: Path) -> None:
+    """More than we hold at once, of several producers: as with a broker that reads slowly when the edge is killed."""
+    with broker(mosquitto, tmp_path, "max_inflight_messages 5000", persistence=False) as made:
+        source = opened(MqttReadings(settings(made.port, "3.1.1")))
+        memory = dict(observed_first(source).memory)
+        for name in "abc":
+            made.publish(f"plant/{name}", *(str(n) for n in range(1200)))
+        values: list[Value] = []
+
+        def kept() -> bool:
+            for one in source.receive(2000, 0.2):
+                values.extend(reading.value for reading in one.readings)
+                memory.update(one.memory)
+            return len(values) >= 3600
+
+        until(kept, 60)
+        source.close()
+        opened(source, memory)
+        made.publish("plant/d", "1")
+        until(lambda: kept() and values[-1] == 1, 60)
+        assert values == [*range(1200)] * 3 + [1]
+        source.close()
+
+
 def test_a_number_that_is_given_anew_is_of_another_message() -> None:
     """As of a broker that gives the lowest free number: what came last under it counts."""
     source = MqttReadings(settings(1))
@@ -214,7 +238,7 @@ def test_a_number_that_is_given_anew_is_of_another_message() -> None:
         return taken
 
     assert [came(b"on"), came(b"on", again=True), came(b"on"), came(b"off"), came(b"on", again=True)] == [1, 0, 1, 1, 1]
-    assert len(source._memory.marks) == 1
+    assert len(source._marks) == 1
 
 
 @pytest.fixture

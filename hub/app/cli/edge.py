@@ -163,6 +163,7 @@ spool:
   max: 1GiB                   # full: the sources must keep what they have
 listen: 127.0.0.1:8090        # the edge's page, and HTTP posts
 folders: []                   # - {{name: inbox, path: /var/lib/edge/inbox}}
+mqtt: []                      # - {{name: machines, url: mqtt://broker:1883, readings: [{{filter: "site/#"}}]}}; all keys are in docs/edge.md
 """
 
 
