@@ -18,7 +18,7 @@ from asyncua import Client, ua
 
 from adapters.opcua.browse import Found, browse, node_of
 from adapters.opcua.items import aware
-from adapters.opcua.session import TROUBLE, Session, ended, new, remedy, resumed, started
+from adapters.opcua.session import GARBLED, TROUBLE, Session, ended, new, remedy, resumed, started
 from adapters.opcua.settings import OpcUaSettings
 from events.errors import Unavailable
 from hub import limits
@@ -329,11 +329,11 @@ class Line:
         missing = (number - self._next) % _COUNTS
         if missing > _COUNTS // 2:
             return  # it came already
-        if missing and await self._is_full():
-            self._short = True
-            return
         available = set(result.AvailableSequenceNumbers or ())
         while self._next != number:
+            if await self._is_full():
+                self._short = True
+                return
             keeps = missing <= limits.OPCUA_REPUBLISH_MAX and (not available or self._next in available)
             again = await self._again(self._next) if keeps else None
             if again is None:
@@ -351,10 +351,10 @@ class Line:
             self._message(message, bool(result.MoreNotifications))
 
     async def _again(self, number: int) -> Any:
-        """A message that the server keeps; None when it has it no more (some say so with an empty one)."""
+        """A message that the server keeps; None when it has it no more (some say so with an empty one), or it cannot be read, now or ever."""
         try:
             found = await self._connected().uaclient.session.republish(self.subscription, number)
-        except ua.uaerrors.BadMessageNotAvailable:
+        except (ua.UaError, *GARBLED):
             return None
         return found if int(found.SequenceNumber) == number else None
 

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes
 from adapters.opcua.settings import OpcUaSettings
 from events.errors import Unavailable
 
-_GARBLED = (AssertionError, ValueError, struct.error)  # what the library makes of an answer that it does not understand
-TROUBLE = (OSError, ua.UaError, EOFError, asyncio.CancelledError, ssl.SSLError, *_GARBLED)  # what a server and a line can do to us
+GARBLED = (AssertionError, ValueError, struct.error)  # what the library makes of an answer that it does not understand
+TROUBLE = (OSError, ua.UaError, EOFError, asyncio.CancelledError, ssl.SSLError, *GARBLED)  # what a server and a line can do to us
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def remedy(error: BaseException, settings: OpcUaSettings) -> str:
         return f"says {name}: look at its log"
     if isinstance(error, ua.UaError):
         return str(error)
-    if isinstance(error, _GARBLED):
+    if isinstance(error, GARBLED):
         if settings.security == "None":
             return "answers in a way that is not understood: look at its log, and at the url"
         return (

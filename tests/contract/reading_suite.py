@@ -251,6 +251,29 @@ class ReadingLaws:
         edge.settle()
         edge.accounted(said)
 
+    @pytest.mark.parametrize("seed", range(2))
+    def test_cuts_and_kills_in_any_order_are_accounted_for(self, plant: Plant, edge: Edge, seed: int) -> None:
+        chance = random.Random(seed)
+        edge.open()
+        said = list(plant.say(1))
+        edge.until(lambda: said[-1] in edge.numbers)
+        for _ in range(10):
+            said += plant.say(chance.randrange(1, 40))
+            way = chance.choice(("cut", "kill", "both", "none"))
+            if way in ("cut", "both"):
+                plant.down()
+                said += plant.say(chance.randrange(10))
+            if way in ("kill", "both"):
+                edge.kill()
+            plant.up()
+            for _ in range(chance.randrange(5)):
+                observed = edge.receive(limit=chance.choice((1, 7, 500)))
+                edge.keep(observed, done=chance.random() < 0.8)
+        said += plant.say(1)
+        edge.until(lambda: said[-1] in edge.numbers)
+        edge.settle()
+        edge.accounted(said)
+
     def test_nobody_there_is_said_with_the_remedy(self, plant: Plant) -> None:
         source = plant.nowhere()
         for attempt in (lambda: source.open(lambda name: None), source.check):

@@ -91,10 +91,11 @@ def test_what_is_served_is_what_was_logged(tmp_path: Path) -> None:
         ours.close()
     said = sent(tmp_path)
     came = {(reading.tag.removeprefix("milldrive/line1/"), reading.value, reading.at.isoformat()) for reading in found if reading.at}
-    last = max(reading.at.isoformat() for reading in found if reading.at)
-    first = min(reading.at.isoformat() for reading in found if reading.at)
-    latest = {tag: (tag, value, at) for tag, value, at in said if at <= first}  # of what was said before, the value of the moment
-    expected = {row for row in said if first < row[2] <= last} | set(latest.values())
+    last = max(at for _, _, at in came)
+    first: dict[str, str] = {}  # of each tag, the value of the moment when we came
+    for tag, _, at in came:
+        first[tag] = min(at, first.get(tag, at))
+    expected = {row for row in said if first[row[0]] <= row[2] <= last}
     assert {name for name, _, _ in came} == {name for name, _, _ in said}
     assert any(reading.historical for reading in found)
     assert expected - came == set()

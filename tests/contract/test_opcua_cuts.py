@@ -234,7 +234,7 @@ def test_a_line_half_open_is_noticed_in_bounded_time_and_survived(tmp_path: Path
         said += plant.say(10)
         with pytest.raises(Unavailable, match="does not answer: look at it and at the line"):
             until_lost(edge, source)
-        assert time.monotonic() - begun < 5  # three signs of life and two seconds
+        assert time.monotonic() - begun < 10  # three signs of life and two seconds, on a machine that has other things to do
         source.close()
         again = plant.source()
         with pytest.raises(Unavailable):  # a new connection is taken and nothing said
@@ -257,7 +257,7 @@ def test_a_server_that_is_frozen_is_noticed(tmp_path: Path) -> None:
         begun = time.monotonic()
         with pytest.raises(Unavailable):
             until_lost(Edge(plant), source)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 10
         source.close()
 
 
