@@ -42,7 +42,8 @@ from adapters.formats.sparkplug import (
     state_topic,
     topic_of,
 )
-from adapters.formats.sparkplug_node import EdgeNode, Message
+from adapters.formats.sparkplug_message import Message
+from adapters.formats.sparkplug_node import EdgeNode
 from adapters.formats.sparkplug_values import DataType, type_of
 from events.errors import Refused, Unavailable
 from hub import limits
