@@ -6,37 +6,25 @@ What must outlive a kill goes out with the readings it belongs to (`Observed.mem
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
 import msgspec
 
-from adapters.formats.sparkplug import BDSEQ, Metric, Payload, Topic, plain, value_of
+from adapters.formats.sparkplug import BDSEQ, Metric, plain, value_of
+from adapters.formats.sparkplug_gaps import Missing, Open
+from adapters.formats.sparkplug_message import Message, bdseq_of, lowest, quality_of, time_of
 from adapters.formats.sparkplug_values import DataType
 from events.errors import Corrupt, Refused
 from hub import limits
-from hub.intake.readings import Filled, Gap, GapKind, Observed, Quality, Reading
+from hub.intake.readings import GapKind, Observed, Quality, Reading
 
 _log = logging.getLogger(__name__)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RECENT = 64  # messages that are known again when they come once more: more than a publisher has in flight
 _T = TypeVar("_T")
 Status = Literal["unknown", "online", "unsure", "lost", "offline"]
-
-
-@dataclass(slots=True, eq=False)
-class Message:
-    """One message of an edge node. `digest` tells its bytes from others', `size` is their number, `done` acknowledges it."""
-
-    topic: Topic
-    payload: Payload
-    received_at: datetime
-    size: int = 0
-    digest: bytes = b""
-    done: Callable[[], None] = lambda: None
-    arrived: float = 0.0  # monotonic
 
 
 @dataclass(slots=True)
@@ -60,18 +48,6 @@ class Device:
     told: bool = True  # what is remembered of it is up to date
 
 
-class _Open(msgspec.Struct, array_like=True):
-    """A disconnected time that history may fill, and how far it did."""
-
-    id: str
-    since: datetime | None
-    until: datetime
-    low: datetime | None = None
-    high: datetime | None = None
-    rest: bool = False  # what a history left that may not be over
-    live: bool = False  # it was no history that came
-
-
 class _Memory(msgspec.Struct, array_like=True):
     status: Status
     bd: int | None
@@ -80,7 +56,7 @@ class _Memory(msgspec.Struct, array_like=True):
     live: datetime | None
     kind: GapKind
     recent: list[tuple[int, bytes]]
-    gaps: list[_Open]
+    gaps: list[Open]
     devices: list[str]
 
 
@@ -89,19 +65,14 @@ class _DeviceMemory(msgspec.Struct, array_like=True):
     tags: list[tuple[str, int | None, int | None]]
 
 
-@dataclass(slots=True)
-class _Hole:
-    gap: Gap
-    missing: set[int]
-
-
 class EdgeNode:
     """The state of one edge node. `take` and `expire` feed it, `collect` empties it; `rebirth` is True when one is to be asked for."""
 
     def __init__(self, host: str, group: str, node: str, *, reorder_s: float, reach_s: float, asks: bool = True) -> None:
         self.group, self.node, self.producer = group, node, f"{group}/{node}"
         self.memory = f"sparkplug/{host}/{group}/{node}"
-        self._reorder_s, self._reach, self._asks = reorder_s, timedelta(seconds=reach_s), asks
+        self._reorder_s, self._asks = reorder_s, asks
+        self._missing = Missing(self.memory, self.producer, reach_s)
         self.status: Status = "unknown"
         self.devices: dict[str, Device] = {}
         self.broker = 0  # where it was heard last
@@ -113,8 +84,6 @@ class EdgeNode:
         self._kind: GapKind = "disconnected"  # of the break it is in
         self._recent: dict[int, bytes] = {}  # seq and digest of the messages of this session, and of those before its last birth
         self._before: dict[int, bytes] = {}
-        self._gaps: list[_Open] = []
-        self._holes: list[_Hole] = []  # numbers given up in this session, which may still come
         self._held: dict[int, Message] = {}  # waiting for one before them
         self._early: list[Message] = []  # waiting for a birth
         self._dropped = False  # some of those were let go
@@ -126,13 +95,9 @@ class EdgeNode:
         self._born_s = 0.0
         self._restate_s: float | None = None  # monotonic; devices that have no birth by then are stale
         self._owed, self._ask_s, self._wait_s = False, 0.0, limits.SPARKPLUG_REBIRTH_FIRST_S
-        self._history_s: float | None = None  # monotonic; when history came last
         self._readings: list[Reading] = []
-        self._told: list[Gap] = []
-        self._filled: list[Filled] = []
         self._done: list[Callable[[], None]] = []
-        self._heard: datetime | None = None
-        self._refusals: set[str] = set()
+        self._heard = datetime.min.replace(tzinfo=UTC)
 
     # -- in and out
 
@@ -143,8 +108,8 @@ class EdgeNode:
             return False
         known = _decoded(self.memory, said, _Memory)
         self.status, self._bd, self._next, self._last, self._live = known.status, known.bd, known.next, known.last, known.live
-        self._kind, self._recent, self._gaps = known.kind, dict(known.recent), known.gaps
-        self._history_s = now if any(gap.low or gap.rest for gap in known.gaps) else None
+        self._kind, self._recent = known.kind, dict(known.recent)
+        self._missing.remember(known.gaps, now)
         for id_ in known.devices:
             if body := remembered(f"{self.memory}/{id_}"):
                 device = _decoded(f"{self.memory}/{id_}", body, _DeviceMemory)
@@ -177,22 +142,16 @@ class EdgeNode:
             for device in self.devices.values():
                 if not device.online:
                     self._stale(device, self._heard)
-            for pending in self._pending.values():
-                self._unexplained(pending, "the birth of its device did not come")
-            self._pending = {}
+            self._drop_pending("the birth of its device did not come")
         if self._owed and now >= self._ask_s:
             self.want_rebirth(now)
-        if self._history_s is not None and now >= self._history_due():
-            self._close_filled()
-            if now >= self._history_s + limits.SPARKPLUG_HISTORY_QUIET_S:
-                self._history_over()
+        self._missing.expire(now)
 
     def due(self) -> float | None:
         """When `expire` has something to do next, monotonic."""
-        times = [self._restate_s, self._ask_s if self._owed else None]
+        times = [self._restate_s, self._ask_s if self._owed else None, self._missing.due()]
         times += [min(m.arrived for m in self._held.values()) + self._reorder_s] if self._held else []
         times += [self._unborn_s + limits.SPARKPLUG_REBIRTH_FIRST_S] if self._unborn_s is not None and not self._unborn_told else []
-        times += [self._history_due()] if self._history_s is not None else []
         return min((time for time in times if time is not None), default=None)
 
     def lost(self, at: datetime, now: float) -> None:
@@ -202,9 +161,9 @@ class EdgeNode:
             self._give_up(now)
         if self.status in ("online", "unsure"):
             self.status, self._kind = "lost", "disconnected"
-            self._close_filled()
+            self._missing.settle()
             self._all_stale(at)
-        self._await_birth(None)
+        self._forget_waiting("the connection was lost before it could be explained")
 
     def want_rebirth(self, now: float, *, owed: bool = True) -> None:
         """Ask for a rebirth, unless one was asked for a moment ago; again and again if it is `owed`."""
@@ -217,19 +176,15 @@ class EdgeNode:
 
     def collect(self) -> Observed | None:
         """What was said since the last time, with what must be remembered with it; None for nothing."""
-        if not (self._readings or self._told or self._filled or self._done):
+        if not (self._readings or self._missing.told or self._missing.filled or self._done):
             return None
-        done, self._done = self._done, []
-        observed = Observed(
-            self.producer, self._heard or datetime.now(UTC), self._readings, self._told, self._filled, self._memory(), lambda: _all(done)
-        )
-        self._readings, self._told, self._filled = [], [], []
-        return observed
+        (readings, self._readings), (done, self._done) = (self._readings, []), (self._done, [])
+        return Observed(self.producer, self._heard, readings, *self._missing.taken(), self._memory(), lambda: _all(done))
 
     def _memory(self) -> Mapping[str, bytes]:
         recent = list(self._recent.items())[-_RECENT:]
         live = self._pending_since if self._pending else self._live
-        said = _Memory(self.status, self._bd, self._next, self._last, live, self._kind, recent, self._gaps, [*self.devices])
+        said = _Memory(self.status, self._bd, self._next, self._last, live, self._kind, recent, self._missing.open, [*self.devices])
         memory = {self.memory: msgspec.msgpack.encode(said)}
         for device in self.devices.values():
             if not device.told:
@@ -245,27 +200,27 @@ class EdgeNode:
 
     def _nbirth(self, message: Message, now: float) -> None:
         payload, was = message.payload, self.status
-        if was == "online" and message.digest in (self._recent.get(payload.seq or 0), self._before.get(payload.seq or 0)):
+        if was == "online" and self._is_known(message):
             self._done.append(message.done)
             return
-        bd, sent, early = _bdseq(payload), payload.timestamp, [*self._early, *(self._held[number] for number in sorted(self._held))]
+        bd, sent, early = bdseq_of(payload), payload.timestamp, [*self._early, *(self._held[number] for number in sorted(self._held))]
         after = [m for m in early if sent is not None and m.payload.timestamp is not None and m.payload.timestamp >= sent]
         self._held = {n: m for n, m in self._held.items() if m not in after}
         while self._held and self.status == "online":
             self._give_up(now)
         if self.status == "online" and bd != self._bd:
-            self._close_filled()
-            self._tell_break(_time(sent) or message.received_at, "the edge node began a new session, and its death was not heard")
+            self._missing.settle()
+            self._tell_break(message.sent_at, "the edge node began a new session, and its death was not heard")
         elif self.status == "online" and self._owed:
-            self._tell_break(_time(sent) or message.received_at, _UNCOUNTED)
+            self._tell_break(message.sent_at, _UNCOUNTED)
         elif self.status != "online":
             self._after_break(message, bd, [m for m in early if m not in after])
         rebirth = was == "online" and bd == self._bd
         self.status, self._bd, self._born_ms, self._kind, self._dropped = "online", bd, sent, "disconnected", False
         self._born_s, self._ask_s, self._wait_s = now, 0.0, limits.SPARKPLUG_REBIRTH_FIRST_S
         self._await_birth(None)
-        number = self._next + ((payload.seq or 0) - self._next) % 256
-        self._next, self._before, self._recent, self._holes, self._early, self._held = number, self._recent, {}, [], [], {}
+        number = self._next + ((message.seq or 0) - self._next) % 256
+        self._next, self._before, self._recent, self._missing.holes, self._early, self._held = number, self._recent, {}, [], [], {}
         for device in self.devices.values():
             if device.id:
                 device.online = False
@@ -273,17 +228,17 @@ class EdgeNode:
                     self._stale(device, message.received_at)
         self._restate_s = now + limits.SPARKPLUG_REBIRTH_FIRST_S if (rebirth and len(self.devices) > 1) or self._pending else None
         self._accept(message, number)
-        for one in sorted(after, key=lambda m: (m.payload.seq or 0) - (payload.seq or 0)):
+        for one in sorted(after, key=lambda m: ((m.seq or 0) - (message.seq or 0)) % 256):
             self._sequenced(one, now)
 
     def _after_break(self, message: Message, bd: int | None, early: list[Message]) -> None:
         """Tell the break that a birth ends. What came before the birth in the same session is kept, for the births to explain."""
-        until, last = _time(message.payload.timestamp) or message.received_at, None
+        until, last = message.sent_at, None
         known, since = self._next > 0 or self._last is not None, self._live
         if early and self.status != "offline" and (bd == self._bd or self._bd is None):
-            first = _lowest([one.payload.seq for one in early if one.payload.seq is not None])
-            until = min(self._span(one)[0] for one in early if one.payload.seq in (None, first))
-            start = self._next + (first - self._next) % 256 if known else first % 256
+            first = lowest(one.seq for one in early if one.seq is not None)
+            until = min(one.span()[0] for one in early if one.seq in (None, first))
+            start = self._next + (first - self._next) % 256 if known else first
             last = start - 1
         else:
             self._let_go(early)
@@ -291,30 +246,28 @@ class EdgeNode:
         if known or self._dropped:
             self._tell_break(until, _WHY[self.status], last)
         self._next, seen = start, set[bytes]()
-        for one in sorted(early, key=lambda m: (0 if m.payload.seq is None else m.payload.seq - start) % 256):
-            number = None if one.payload.seq is None else start + (one.payload.seq - start) % 256
+        for one in sorted(early, key=lambda m: (0 if m.seq is None else m.seq - start) % 256):
+            number = None if one.seq is None else start + (one.seq - start) % 256
             if one.digest and one.digest in seen:
                 self._done.append(one.done)
                 continue
             seen.add(one.digest)
             if number is not None:
                 if number > self._next:
-                    self._tell_hole(range(self._next, number), self._last, self._span(one)[0], "its sequence numbers jump")
-                self._next, self._last = number + 1, self._span(one)[1]
+                    self._missing.hole(range(self._next, number), self._last, one.span()[0])
+                self._next, self._last = number + 1, one.span()[1]
                 self._recent[number % 256] = one.digest
             self._pending.setdefault(one.topic.device or "", []).append((number, one))
         self._pending_since = since
-        if self._pending and (known or self._holes):  # something was missing already
-            self._live, self._kind = max(self._span(one)[1] for one in early), "disconnected"
-            self._tell_break(_time(message.payload.timestamp) or message.received_at, _UNCOUNTED)
+        if self._pending and (known or self._missing.holes):  # something was missing already
+            self._live, self._kind = max(one.span()[1] for one in early), "disconnected"
+            self._tell_break(message.sent_at, _UNCOUNTED)
 
     def _unexplained(self, pending: Iterable[tuple[int | None, Message]], reason: str) -> None:
         """Messages that no birth explains: they are told as missing."""
         for number, message in pending:
             self._done.append(message.done)
-            named = f"{number}" if number is not None else f"{self._next}?{message.digest.hex()}"
-            since, until = self._span(message)
-            self._told.append(Gap(f"{self.memory}/sequence@{named}", self.producer, "sequence", reason, number, number, since, until))
+            self._tell_one(message, number, reason)
 
     def _explain(self, device: Device, old: Iterable[Tag]) -> None:
         """Take what came before this birth, as far as the birth before that told the same metrics."""
@@ -329,7 +282,7 @@ class EdgeNode:
                 continue
             self._done.append(message.done)
             if message.topic.kind == "DDEATH":
-                self._stale(device, _time(message.payload.timestamp) or message.received_at)
+                self._stale(device, message.sent_at)
             elif message.topic.kind == "DBIRTH":
                 for metric in message.payload.metrics:
                     if metric.name is not None:
@@ -339,19 +292,17 @@ class EdgeNode:
 
     def _ndeath(self, message: Message) -> None:
         self._done.append(message.done)
-        if self.status in ("unknown", "offline") or _bdseq(message.payload) != self._bd:
+        if self.status in ("unknown", "offline") or bdseq_of(message.payload) != self._bd:
             return  # of a session that is over, or of one that we know nothing of
         while self._held and self.status == "online":
             self._give_up(message.arrived)
         self.status, self._kind = "offline", "disconnected"
-        self._close_filled()
+        self._missing.settle()
         self._all_stale(message.received_at)
-        self._await_birth(None)
-        self._let_go(self._early)
-        self._early = []
+        self._forget_waiting("the edge node died before it could be explained")
 
     def _unborn(self, message: Message, now: float) -> None:
-        if self._recent.get(message.payload.seq or 0) == message.digest:
+        if self._is_known(message):
             self._done.append(message.done)  # taken before we were gone
             return
         self._early.append(message)
@@ -367,6 +318,17 @@ class EdgeNode:
         if since is None:
             self._owed, self._restate_s = False, None
 
+    def _forget_waiting(self, reason: str) -> None:
+        self._await_birth(None)
+        self._drop_pending(reason)
+        self._let_go(self._early)
+        self._early = []
+
+    def _drop_pending(self, reason: str) -> None:
+        for pending in self._pending.values():
+            self._unexplained(pending, reason)
+        self._pending = {}
+
     def _let_go(self, messages: Iterable[Message]) -> None:
         for message in messages:
             self._dropped = True
@@ -375,12 +337,11 @@ class EdgeNode:
     # -- order
 
     def _sequenced(self, message: Message, now: float) -> None:
-        seq = message.payload.seq
+        seq = message.seq
         if seq is None:
             self._accept(message, None)  # it cannot be told where it belongs
             return
-        seq %= 256
-        if message.digest and message.digest in (self._recent.get(seq), self._before.get(seq)):
+        if self._is_known(message):
             self._done.append(message.done)
             return
         number, sent = self._next + (seq - self._next) % 256, message.payload.timestamp
@@ -391,8 +352,8 @@ class EdgeNode:
         elif number == self._next:
             self._accept(message, number)
             self._drain()
-        elif hole := next((hole for hole in self._holes if number - 256 in hole.missing), None):
-            self._late(message, number - 256, hole)
+        elif self._missing.late(number - 256, message.span()):
+            self._accept(message, number - 256, late=True)
         elif older:
             self._straggler(message)
         elif number in self._held:
@@ -406,6 +367,10 @@ class EdgeNode:
             if len(self._held) >= limits.SPARKPLUG_HELD_MAX or sum(m.size for m in self._held.values()) > limits.SPARKPLUG_HELD_BYTES_MAX:
                 self._give_up(now)
 
+    def _is_known(self, message: Message) -> bool:
+        seq = message.seq or 0
+        return message.digest != b"" and message.digest in (self._recent.get(seq), self._before.get(seq))
+
     def _drain(self) -> None:
         while (message := self._held.pop(self._next, None)) is not None:
             self._accept(message, self._next)
@@ -416,38 +381,23 @@ class EdgeNode:
         if (self._next - 1) // 256 != (lowest - 1) // 256:  # a number that is 0 on the wire
             self._early = [self._held[number] for number in sorted(self._held)]
             self._held, self.status, self._kind = {}, "unsure", "sequence"
-            self._close_filled()
+            self._missing.settle()
         else:
-            until = self._span(self._held[lowest])[0]
-            self._tell_hole(range(self._next, lowest), self._last, until, "its sequence numbers jump")
+            until = self._held[lowest].span()[0]
+            self._missing.hole(range(self._next, lowest), self._last, until)
             self._next = lowest
             self._drain()
         self.want_rebirth(now)
 
-    def _tell_hole(self, numbers: range, since: datetime | None, until: datetime | None, reason: str) -> None:
-        id_ = f"{self.memory}/sequence@{numbers[0]}-{numbers[-1]}"
-        gap = Gap(id_, self.producer, "sequence", reason, numbers[0], numbers[-1], since, until)
-        self._told.append(gap)
-        self._holes.append(_Hole(gap, set(numbers)))
-
-    def _late(self, message: Message, number: int, hole: _Hole) -> None:
-        """One came after it was given up: what is left of its gap is told anew."""
-        self._holes.remove(hole)
-        self._filled.append(Filled(hole.gap.id, self.producer, "late"))
-        low, high = self._span(message)
-        first, last = hole.gap.first or 0, hole.gap.last or 0
-        if number > first:
-            self._tell_hole(range(first, number), hole.gap.since, low, hole.gap.reason)
-        if number < last:
-            self._tell_hole(range(number + 1, last + 1), high, hole.gap.until, hole.gap.reason)
-        self._accept(message, number, late=True)
-
     def _straggler(self, message: Message) -> None:
         """One that was sent before the last birth, whose aliases are not those of now."""
-        since, until = self._span(message)
-        id_ = f"{self.memory}/sequence@{self._next}<{message.digest.hex()}"
-        self._told.append(Gap(id_, self.producer, "sequence", "it came after the birth that followed it", since=since, until=until))
+        self._tell_one(message, None, "it came after the birth that followed it")
         self._done.append(message.done)
+
+    def _tell_one(self, message: Message, number: int | None, reason: str, tags: Sequence[str] = ()) -> None:
+        """One message is missing, all of it or these tags."""
+        name = f"sequence@{number}" if number is not None else f"sequence@{self._next}?{message.digest.hex()}"
+        self._missing.tell(name, reason, *message.span(), numbers=(number, number), tags=tags)
 
     # -- what is said
 
@@ -466,13 +416,13 @@ class EdgeNode:
             device = self.devices.get(id_)
             if device is not None and not late:  # a birth may have come since a late one
                 device.online = False
-                self._stale(device, _time(payload.timestamp) or message.received_at)
+                self._stale(device, message.sent_at)
         else:
             self._data(id_, message, number, late=late)
         if not late:
-            self._last = self._span(message)[1]
+            self._last = message.span()[1]
             if any(not metric.historical for metric in payload.metrics):
-                self._live = self._span(message, history=False)[1]
+                self._live = message.span(history=False)[1]
 
     def _born(self, device: Device, message: Message, number: int | None, *, late: bool) -> None:
         old, device.tags, device.aliases = device.tags, {}, {}
@@ -495,18 +445,15 @@ class EdgeNode:
             unknown = f"the device {id_} gives data before its birth"
         else:
             for metric in message.payload.metrics:
-                tag = device.aliases.get(metric.alias) if metric.alias is not None else device.tags.get(metric.name or "")
+                tag = device.aliases.get(metric.alias) if metric.alias is not None else None
+                tag = tag or device.tags.get(metric.name or "")
                 if tag is None:
                     what = f"alias {metric.alias}" if metric.alias is not None else metric.name or ""
                     unknown = f"{what} is in no birth"
                 else:
                     self._read(device, tag, metric, message, number, late=late)
         if unknown:
-            since, until = self._span(message)
-            named = f"{number}" if number is not None else f"{self._next}?{message.digest.hex()}"
-            gap = f"{self.memory}/sequence@{named}"
-            about = (f"{self.producer}/{id_}/{what}",) if what else ()
-            self._told.append(Gap(gap, self.producer, "sequence", unknown, number, number, since, until, about))
+            self._tell_one(message, number, unknown, (f"{self.producer}/{id_}/{what}",) if what else ())
             self.want_rebirth(message.arrived)
 
     def _read(
@@ -517,11 +464,11 @@ class EdgeNode:
         kind = metric.datatype if metric.datatype is not None else tag.type
         quality: Quality
         try:
-            value, quality = plain(value_of(metric, tag.type)), _quality(metric)
+            value, quality = plain(value_of(metric, tag.type)), quality_of(metric)
         except Refused as error:
             value, quality = None, "bad"
-            self._refuse(f"{self.producer}/{device.id}/{tag.name}: {error}")
-        at = _time(metric.timestamp if metric.timestamp is not None else message.payload.timestamp)
+            _log.warning("Sparkplug: %s/%s/%s: %s", self.producer, device.id, tag.name, error)
+        at = time_of(metric.timestamp if metric.timestamp is not None else message.payload.timestamp)
         historical = metric.historical or late
         if birth and not historical and tag.last == (value, at, quality):
             return  # a rebirth that repeats what it said before
@@ -529,8 +476,8 @@ class EdgeNode:
         self._readings.append(Reading(name, value, at, quality, _name(kind), number, historical))
         if not historical:
             tag.last = (value, at, quality)
-        if at is not None and not late and not birth and self._gaps and at < self._gaps[-1].until:
-            self._history(at, message.arrived, live=not historical)  # that was said before the birth, and sent after it
+        if at is not None and not late and not birth:
+            self._missing.came(at, message.arrived, live=not historical)
 
     def _stale(self, device: Device, at: datetime | None) -> None:
         for tag in device.tags.values():
@@ -543,11 +490,6 @@ class EdgeNode:
             device.online = False
             self._stale(device, at)
 
-    def _refuse(self, text: str) -> None:
-        if len(self._refusals) < 100 and text not in self._refusals:
-            self._refusals.add(text)
-            _log.warning("Sparkplug: %s", text)
-
     # -- what is missing
 
     def _tell_break(self, until: datetime | None, reason: str, last: int | None = None) -> None:
@@ -555,51 +497,8 @@ class EdgeNode:
         sequence = self._kind == "sequence"
         first, since = (self._next, self._last) if sequence else (None, self._live)
         last = last if sequence else None
-        id_ = f"{self.memory}/{'sequence' if sequence else 'disconnected'}@{self._next}"
-        self._told.append(Gap(id_, self.producer, "sequence" if sequence else "disconnected", reason, first, last, since, until))
-        if until is not None:
-            self._gaps = [*self._gaps, _Open(id_, since, until)][-limits.SPARKPLUG_GAPS_MAX :]
-
-    def _history(self, at: datetime, now: float, *, live: bool) -> None:
-        for gap in self._gaps:
-            if (gap.since is None or gap.since < at) and at < gap.until:
-                gap.low = at if gap.low is None else min(gap.low, at)
-                gap.high = at if gap.high is None else max(gap.high, at)
-                gap.live = gap.live or live
-                self._history_s = now
-
-    def _history_due(self) -> float:
-        filling = any(gap.low is not None for gap in self._gaps)
-        return (self._history_s or 0.0) + (limits.SPARKPLUG_HISTORY_PAUSE_S if filling else limits.SPARKPLUG_HISTORY_QUIET_S)
-
-    def _close_filled(self) -> None:
-        """Tell what history has filled; what it left of a gap, before it and after it, is told anew. More of it may come."""
-        for gap in [gap for gap in self._gaps if gap.low is not None]:
-            self._gaps.remove(gap)
-            self._filled.append(Filled(gap.id, self.producer, "late" if gap.live else "history"))
-            if gap.low is not None and gap.since is not None and gap.low - gap.since > self._reach:
-                reason = "the edge node's history begins later than what was heard last"
-                self._told.append(Gap(f"{gap.id}<", self.producer, "history", reason, since=gap.since, until=gap.low))
-            if gap.high is not None and gap.high < gap.until:
-                rest = _Open(f"{gap.id}>", gap.high, gap.until, rest=not gap.live)
-                self._told.append(
-                    Gap(rest.id, self.producer, "history", "the edge node's history is not over", since=rest.since, until=rest.until)
-                )
-                self._gaps.append(rest)
-
-    def _history_over(self) -> None:
-        """No more history came, and live data goes on: after what came there was nothing."""
-        self._history_s = None
-        for gap in [gap for gap in self._gaps if gap.rest]:
-            self._gaps.remove(gap)
-            self._filled.append(Filled(gap.id, self.producer, "history"))
-
-    def _span(self, message: Message, *, history: bool = True) -> tuple[datetime, datetime]:
-        """The first and last time in a message, by the node's clock where it gives one; of a birth, when it was sent."""
-        metrics = () if message.topic.kind in ("NBIRTH", "DBIRTH") else message.payload.metrics
-        times = [at for m in metrics if (history or not m.historical) and (at := _time(m.timestamp)) is not None]
-        sent = _time(message.payload.timestamp) or message.received_at
-        return (min(times), max(times)) if times else (sent, sent)
+        told = self._missing.tell(f"{self._kind}@{self._next}", reason, since, until, kind=self._kind, numbers=(first, last))
+        self._missing.away(told)
 
 
 _UNCOUNTED = "a birth that was asked for begins the numbers anew: what is missing just before it shows nowhere"
@@ -624,37 +523,8 @@ def _all(done: Iterable[Callable[[], None]]) -> None:
         one()
 
 
-def _lowest(seqs: list[int]) -> int:
-    """The number that the others follow, of some that are close together on the circle of 256."""
-    circle = sorted({seq % 256 for seq in seqs}) or [0]
-    return max((((one - before) % 256 or 256, one) for before, one in zip([circle[-1], *circle], circle, strict=False)))[1]
-
-
-def _time(ms: int | None) -> datetime | None:
-    """A time of the wire; None where there is none, or none that a calendar has."""
-    try:
-        return None if ms is None else _EPOCH + timedelta(milliseconds=ms)
-    except OverflowError:
-        return None
-
-
 _NAMES = {int(kind): kind.name for kind in DataType}
 
 
 def _name(kind: int | None) -> str:
     return _NAMES.get(kind or 0, "")
-
-
-def _bdseq(payload: Payload) -> int | None:
-    for metric in payload.metrics:
-        if metric.name == BDSEQ and metric.held is not None and isinstance(metric.held[1], int):
-            return metric.held[1]
-    return None
-
-
-def _quality(metric: Metric) -> Quality:
-    """The quality code of the property `Quality`: 0 bad, 192 good, 500 stale; as in OPC, 64 to 191 are uncertain."""
-    said = metric.properties.get("Quality")
-    if said is None or isinstance(said.value, bool) or not isinstance(said.value, int):
-        return "good"
-    return "good" if 192 <= said.value < 256 else "uncertain" if 64 <= said.value < 192 else "bad"

@@ -187,8 +187,8 @@ def test_the_line_is_cut_and_everything_is_stale_until_it_is_back(broker: Mosqui
 
 
 def test_a_line_that_carries_nothing_is_noticed(broker: Mosquitto, tap: Tap, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.sparkplug.HEARTBEAT_S", 0.2)
-    monkeypatch.setattr("adapters.sparkplug.SILENT_S", 0.8)
+    monkeypatch.setattr("adapters.sparkplug.broker.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("adapters.sparkplug.broker.SILENT_S", 0.8)
     running = host(tap.url)
     running.run(1.5)  # it carries: nothing happens
     assert len(tap.sent("SUBSCRIBE")) > 3
@@ -204,8 +204,8 @@ def test_a_line_that_carries_nothing_is_noticed(broker: Mosquitto, tap: Tap, mon
 
 
 def test_a_host_that_was_busy_does_not_mistake_its_broker_for_dead(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.sparkplug.HEARTBEAT_S", 0.2)
-    monkeypatch.setattr("adapters.sparkplug.SILENT_S", 0.5)
+    monkeypatch.setattr("adapters.sparkplug.broker.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("adapters.sparkplug.broker.SILENT_S", 0.5)
     monkeypatch.setattr(limits, "MQTT_WAITING_MAX", 20)
     running = host(broker.url)
     edge = Edge(broker.port)
@@ -283,7 +283,7 @@ def test_passwords_come_from_the_environment(mosquitto: str, tmp_path: Path, mon
 
 
 def test_check_disturbs_no_host_that_runs(born: tuple[Running, Edge], broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.sparkplug.CHECK_S", 1.0)
+    monkeypatch.setattr("adapters.sparkplug.source.CHECK_S", 1.0)
     running, edge = born
     observer = Observer(broker.port, STATE)
     said: list[str] = []

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.formats.sparkplug import BDSEQ, Metric, Payload, Topic, metric_of
-from adapters.formats.sparkplug_node import EdgeNode, Message
+from adapters.formats.sparkplug_message import Message
+from adapters.formats.sparkplug_node import EdgeNode
 from adapters.formats.sparkplug_values import DataType
 from hub import limits
 from hub.intake.readings import Filled, Gap, Reading
