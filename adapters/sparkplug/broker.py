@@ -32,12 +32,15 @@ FAREWELL_S = 2.0  # for the broker to confirm our death certificate
 
 
 class Inbox:
-    """Messages that were received and not taken, bounded in number and bytes."""
+    """Messages that were received and not taken, bounded in number and bytes. True while there are any."""
 
     def __init__(self) -> None:
         self._items: deque[tuple[Broker, mqtt.Client, mqtt.MQTTMessage]] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
 
     def put(self, broker: "Broker", client: mqtt.Client, message: mqtt.MQTTMessage) -> None:
         """Wait for room, as long as the client is the broker's."""
@@ -91,6 +94,7 @@ class Broker:
         self.client: mqtt.Client | None = None
         self.online = False  # our STATE is there
         self.announced = False  # what that means for the edge nodes was done
+        self.lost = False  # a session is over, and what that means was not done
         self.refused = False  # it answered, and will not have us
         self.trouble = f"{url}: not tried yet"
         self._topic = state_topic(settings.host_id)
@@ -172,7 +176,8 @@ class Broker:
 
     def drop(self) -> None:
         """End the session without a word: the broker publishes our will."""
-        client, self.client, self.online = self.client, None, False
+        client, self.client = self.client, None
+        self.lost, self.online, self.announced = self.lost or self.online, False, False
         if client is not None:  # beside us: paho's thread may be in the middle of a connect
             threading.Thread(target=_cut, args=(client,), daemon=True).start()
 

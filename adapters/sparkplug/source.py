@@ -153,9 +153,10 @@ class SparkplugSource:
         """Give a message to its edge node; how many readings it has at most."""
 
         def done() -> None:
-            if client is broker.client:  # the number of an older connection's message may by now be another's
-                client.ack(message.mid, message.qos)
+            client.ack(message.mid, message.qos)  # to the session it came in, if that is still there: each has a client of its own
 
+        if broker.lost and client is broker.client:  # the first of a new session
+            self._lose(broker)
         try:
             topic = topic_of(topic_text(message))
             if topic.kind.endswith("CMD") or message.retain:  # a command, maybe our own; a message that is no news
@@ -195,18 +196,21 @@ class SparkplugSource:
 
     def _tend(self, now: float) -> None:
         for broker in self._brokers:
-            was = broker.announced
             broker.tend(now)
-            if was and not broker.online:
-                broker.announced = False
-                _log.warning("Sparkplug: %s", broker.trouble)
-                for node in self._nodes.values():
-                    if node.broker == broker.index:
-                        node.lost(self._clock(), now)
-                        self._touched[node] = None
-            elif broker.online and not was:
+            if broker.lost and not self._inbox:
+                self._lose(broker)
+            if broker.online and not broker.announced:
                 broker.announced = True
                 self._ask_s = now + max(self._settings.reorder_s, 1.0)  # those that wait for STATE give a birth by themselves
+
+    def _lose(self, broker: Broker) -> None:
+        """A session is over, and all that came in it is taken."""
+        broker.lost = False
+        _log.warning("Sparkplug: %s", broker.trouble)
+        for node in self._nodes.values():
+            if node.broker == broker.index:
+                node.lost(self._clock(), time.monotonic())
+                self._touched[node] = None
 
     def _expire(self, now: float) -> None:
         for node in self._nodes.values():

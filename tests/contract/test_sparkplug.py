@@ -186,6 +186,24 @@ def test_the_line_is_cut_and_everything_is_stale_until_it_is_back(broker: Mosqui
     edge.observer.close()
 
 
+def test_what_came_before_the_line_was_cut_is_taken_first(broker: Mosquitto, tap: Tap) -> None:
+    running = host(tap.url)
+    edge = Edge(broker.port)
+    edge.birth()
+    running.until(lambda: running.values(TAG))
+    for n in range(1, 600):
+        edge.say("count", n)
+    while len(running.source._inbox._items) < 599:
+        time.sleep(0.01)
+    tap.cut()
+    time.sleep(0.2)
+    running.until(lambda: [r for r in running.readings if r.tag == TAG][-1].quality == "bad")
+    assert running.values(TAG) == list(range(600))
+    assert not running.gaps
+    running.source.close()
+    edge.observer.close()
+
+
 def test_a_line_that_carries_nothing_is_noticed(broker: Mosquitto, tap: Tap, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adapters.sparkplug.broker.HEARTBEAT_S", 0.2)
     monkeypatch.setattr("adapters.sparkplug.broker.SILENT_S", 0.8)

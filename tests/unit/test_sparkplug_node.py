@@ -471,3 +471,36 @@ def test_one_that_comes_after_it_was_given_up_is_taken_late_and_the_gap_is_told_
     world.collect()
     assert {one.gap for one in world.filled} == {gap.id for gap in world.gaps}
     world.accounted()
+
+
+def test_a_value_that_is_older_than_the_birth_before_it_closes_nothing_but_its_own_instant() -> None:
+    world = World()
+    _offline(world)
+    gone, world.ms = world.ms, world.ms + 200
+    world.bd = 1
+    for message in world.birth():
+        world.node.take(message, 1.0)
+    world.node.take(world.datum(at=gone + 50), 1.1)
+    world.said[99] = _time(gone + 100)  # the machine said it while the node was away, and nobody kept it
+    for now in (1.1 + limits.SPARKPLUG_HISTORY_PAUSE_S, 1.1 + limits.SPARKPLUG_HISTORY_QUIET_S):
+        world.node.expire(now)
+    world.collect()
+    world.accounted()
+
+
+def test_a_kill_while_data_waits_for_the_birth_of_its_device_is_told() -> None:
+    world = World()
+    for message in [*world.birth(), world.datum()]:
+        world.node.take(message, 0.0)
+    world.collect()
+    world.restart()
+    for _ in range(3):
+        world.node.take(world.datum(), 1.0)
+    world.node.take(world.birth()[0], 1.1)  # and the device's does not come before the next kill
+    world.collect()
+    world.restart()
+    for message in [*world.birth(), world.datum()]:
+        world.node.take(message, 2.0)
+    world.collect()
+    assert world.numbers == [1, 5]
+    world.accounted()
