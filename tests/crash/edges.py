@@ -38,7 +38,7 @@ class Mosquitto:
         program = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin")
         if program is None:
             raise Missing("mosquitto is not installed (Debian: apt-get install mosquitto)")
-        folder = ground.folder / "broker"
+        folder = ground.folder / "mosquitto"
         folder.mkdir()
         self.port, self._log, self._argv = process.free_port(), ground.log, [program, "-c", str(folder / "mosquitto.conf")]
         said = [f"listener {self.port} {HOST}", "allow_anonymous true", "user root", "persistence true", f"persistence_location {folder}/"]
@@ -59,7 +59,7 @@ class Mosquitto:
 class Edges:
     """The places of one trial, and the processes around its edge. `more` is the rest of edge.yaml."""
 
-    def __init__(self, ground: Ground, access: Access, more: Mapping[str, Any], spool: Mapping[str, Any], folder: Path | None = None) -> None:
+    def __init__(self, ground: Ground, access: Access | None, more: Mapping[str, Any], spool: Mapping[str, Any], folder: Path | None = None) -> None:
         self._ground, self._access = ground, access
         self.folder = folder or ground.folder / "edge"
         self.folder.mkdir(exist_ok=True)
@@ -77,6 +77,7 @@ class Edges:
 
     def start_hub(self) -> None:
         """The shipped listener."""
+        assert self._access is not None
         mappings()
         self.hub = self._ground.fork("hub-plants", run_shipped, "plants", self._access.owner, self._settings)
         assert process.wait_until(lambda: answers(self.hub_port), 30), process.tail(self._ground.log)

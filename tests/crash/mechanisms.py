@@ -267,3 +267,17 @@ def memory_with_readings() -> None:
         return firsts
 
     Spool.append_all = apart  # type: ignore[method-assign]
+
+
+def spool_sync() -> None:
+    """The spool does not wait for the disk at each commit, as SQLite's own advice for its write-ahead log has it."""
+    from adapters.edge.spool import Spool
+
+    opened = Spool._open
+
+    def unsynced(self: Spool, read_only: bool) -> Any:
+        db = opened(self, read_only)
+        db.execute("pragma synchronous = normal")
+        return db
+
+    Spool._open = unsynced  # type: ignore[method-assign]

@@ -15,6 +15,7 @@ import time
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,12 @@ def read_sent(folder: Path) -> dict[str, tuple["array[int]", "array[int]"]]:
         assert rows[0::3] == array("q", range(1, len(rows) // 3 + 1))
         found[path.stem.replace("~", "/")] = rows[1::3], rows[2::3]
     return found
+
+
+def microseconds(at: str) -> int:
+    """A time of a document in µs since 1970."""
+    moment = datetime.fromisoformat(at)
+    return int(moment.replace(microsecond=0).timestamp()) * 10**6 + moment.microsecond
 
 
 def _until_sigterm() -> threading.Event:
@@ -244,8 +251,6 @@ async def _serve(folder: Path, word: Word, pace: Pace, port: int, stop: threadin
 
 
 def _moment(us: int) -> Any:
-    from datetime import UTC, datetime, timedelta
-
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
 
 
