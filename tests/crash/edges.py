@@ -4,6 +4,7 @@ As a module it is the edge by itself, for one that needs another environment: `p
 """
 
 import contextlib
+import importlib
 import json
 import shutil
 import signal
@@ -59,7 +60,9 @@ class Mosquitto:
 class Edges:
     """The places of one trial, and the processes around its edge. `more` is the rest of edge.yaml."""
 
-    def __init__(self, ground: Ground, access: Access | None, more: Mapping[str, Any], spool: Mapping[str, Any], folder: Path | None = None) -> None:
+    def __init__(
+        self, ground: Ground, access: Access | None, more: Mapping[str, Any], spool: Mapping[str, Any], folder: Path | None = None
+    ) -> None:
         self._ground, self._access = ground, access
         self.folder = folder or ground.folder / "edge"
         self.folder.mkdir(exist_ok=True)
@@ -71,7 +74,13 @@ class Edges:
         certificate, key = authority.enrol(EDGE)
         for name, content in (("edge.pem", certificate), ("edge.key", key), ("authority.pem", authority.certificate().read_bytes())):
             (self.folder / name).write_bytes(content)
-        said = {"edge": EDGE, "hub": {"url": f"https://{HOST}:{self.line_port}"}, "listen": f"{HOST}:{self.http_port}", "spool": spool, **more}
+        said = {
+            "edge": EDGE,
+            "hub": {"url": f"https://{HOST}:{self.line_port}"},
+            "listen": f"{HOST}:{self.http_port}",
+            "spool": spool,
+            **more,
+        }
         self.config.write_text(json.dumps(said, indent=1))  # JSON is YAML
         self.hub: Child | None = None
 
@@ -94,11 +103,14 @@ class Edges:
     def start_alone(self, environment: Mapping[str, str]) -> "Alone":
         """The edge as a program of its own, with an environment of its own."""
         argv = [sys.executable, "-m", __name__, str(self.config), self._ground.removed]
-        return Alone(process.spawn(argv, self._ground.log, env=environment | {"PYTHONPATH": str(ROOT)}, death=signal.SIGKILL))
+        return Alone(process.spawn(argv, self._ground.log, env={**environment, "PYTHONPATH": str(ROOT)}, death=signal.SIGKILL))
 
     def status(self) -> dict[str, Any]:
         """What the edge says of itself; {} where nobody answers. For waiting, never for judging."""
-        with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(f"http://{HOST}:{self.http_port}/status", timeout=5) as answer:
+        with (
+            contextlib.suppress(OSError, ValueError),
+            urllib.request.urlopen(f"http://{HOST}:{self.http_port}/status", timeout=5) as answer,
+        ):
             said: dict[str, Any] = json.load(answer)
             return said
         return {}
@@ -106,7 +118,12 @@ class Edges:
     def drained(self) -> bool:
         """Whether the edge says that it is connected to all and has nothing that the hub has not."""
         said = self.status()
-        return bool(said) and said["backlog"] == 0 and said["line"]["up"] and all(one["connected"] for one in said["sources"])
+        return (
+            bool(said)
+            and said["backlog"] == 0
+            and said["line"]["up"]
+            and all(one["connected"] and not one["trouble"] for one in said["sources"])
+        )
 
     def entries(self, after: int = 0) -> list[tuple[int, str, int, bytes, int]]:
         """(seq, lane, number, sha256, 1 where the hub is not known to have it) of what a dead edge left in its spool; read from a copy by SQL."""
@@ -161,14 +178,10 @@ class Alone:
 
 def imported() -> None:
     """Import what an edge needs, so that those that are forked have it."""
-    import httpx  # noqa: F401
-    import uvicorn.loops.asyncio
-
-    import adapters.mqtt_readings
-    import adapters.opcua.line
-    import adapters.sparkplug
-    import hub.app.edge.http
-    import hub.app.edge.process  # noqa: F401
+    for name in ("mqtt_readings", "opcua.line", "sparkplug"):
+        importlib.import_module(f"adapters.{name}")
+    for name in ("httpx", "uvicorn.loops.asyncio", "hub.app.edge.http", "hub.app.edge.process"):
+        importlib.import_module(name)
 
 
 def run_edge(config: Path, first: Callable[[], None] = lambda: None) -> None:
@@ -220,8 +233,6 @@ def documents(access: Access) -> Iterator[tuple[dict[str, Any], dict[str, Any], 
 if __name__ == "__main__":
     config_, remove = sys.argv[1:3]
     if remove:
-        import importlib
-
         module, _, name = remove.partition(":")
         getattr(importlib.import_module(module), name)()
     run_edge(Path(config_))

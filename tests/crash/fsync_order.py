@@ -138,7 +138,9 @@ def _edge(ground: Ground, found: Found) -> None:
             ground.fork("edge http", plant.run_http, sent, word, pace, edges.http_port, hub=False),
         ]
         enough = ground.size(40, 400)
-        process.wait_until(lambda: min((p.stat().st_size for p in sent.glob("*.sent")), default=0) > 24 * enough, ground.size(40, 600), every=0.1)
+        process.wait_until(
+            lambda: min((p.stat().st_size for p in sent.glob("*.sent")), default=0) > 24 * enough, ground.size(40, 600), every=0.1
+        )
         for machine in machines:
             machine.send(signal.SIGTERM)
         found.wrong["machines not ended"] = sum(not machine.wait(20) or machine.code != 0 for machine in machines)

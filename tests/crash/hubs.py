@@ -140,7 +140,9 @@ def run_relay(owner_url: str, brokers: str, topic: str) -> None:
 
 def run_shipped(role: str, owner_url: str, settings: Settings) -> None:
     """`hub-api`, `hub-intake` or `hub-plants` as they are, with what settings name, until SIGTERM."""
-    {"api": worker.run_api, "intake": worker.run_intake, "plants": worker.run_plants}[role](Hub(settings, Database(owner_url)), until_sigterm())
+    {"api": worker.run_api, "intake": worker.run_intake, "plants": worker.run_plants}[role](
+        Hub(settings, Database(owner_url)), until_sigterm()
+    )
 
 
 def _hub(owner_url: str) -> Hub:

@@ -281,3 +281,18 @@ def spool_sync() -> None:
         return db
 
     Spool._open = unsynced  # type: ignore[method-assign]
+
+
+def edge_until_durable() -> None:
+    """What the spool does not take is told and given up."""
+    from adapters.edge.loops import EdgeLoop
+    from adapters.edge.spool import Addition
+
+    def once(self: EdgeLoop, additions: Sequence[Addition], stop: threading.Event) -> list[int] | None:
+        try:
+            return self._spool.append_all(additions)
+        except Unavailable as error:
+            self._report(f"{self.seen.name}: given up: {error}")
+            return [0] * len(additions)
+
+    EdgeLoop._until_durable = once  # type: ignore[method-assign]
