@@ -26,6 +26,7 @@ from tests.crash.report import Found
 
 PUBLISHING_S = 0.2  # of OPC UA
 DRAINED_S = 60.0
+LIVE = 50  # entries that may wait at any moment while readings come
 QUIET_S = 7.0  # live traffic at the end, after which a node that stored and forwarded is known to have sent all
 READINGS = "equipment.readings_recorded"
 
@@ -83,7 +84,7 @@ class Site:
             self._machines.append(self.ground.fork(work.__name__, work, self.sent_folder, self.word, self.pace, *more, hub=False))
         lanes = plant.TOPICS + len(plant.NODES) + 1
         query = f"select count(distinct convert_from(data, 'UTF8')::jsonb ->> 'lane') from log.event where type = '{READINGS}'"  # noqa: S608 - ours
-        if not process.wait_until(lambda: self.access.ask(query)[0][0] >= lanes and self.edges.drained(), 30, every=0.2):
+        if not process.wait_until(lambda: self.access.ask(query)[0][0] >= lanes and self.edges.drained(LIVE), 30, every=0.2):
             raise AssertionError(f"not everything was heard: {self.edges.status()}; {process.tail(self.ground.log)}")
 
     def look(self) -> None:
@@ -106,9 +107,9 @@ class Site:
             edge.kill()
         self.look()
 
-    def until_drained(self, when: str) -> None:
-        """Wait until the edge says that it is; what it says wrongly the verdict finds."""
-        if not process.wait_until(self.edges.drained, DRAINED_S if self.ground.complete else 20, every=0.1):
+    def until_drained(self, when: str, but: int = 0) -> None:
+        """Wait until the edge says that it is, but for so many entries; what it says wrongly the verdict finds."""
+        if not process.wait_until(lambda: self.edges.drained(but), DRAINED_S if self.ground.complete else 20, every=0.1):
             self.wrong(f"not drained {when}")
             print(f"  not drained {when}: {self.edges.status()}", flush=True)
 
@@ -126,7 +127,7 @@ class Site:
         self.quiet()
         time.sleep(1)
         came = -1
-        while came != (now := self.recorded()):  # an edge that has nothing may be about to get more from its broker
+        while came != (now := self.access.head()):  # an edge that has nothing may be about to get more from its broker
             came = now
             self.until_drained("at the end")
             time.sleep(1)
