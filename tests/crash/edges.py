@@ -115,12 +115,12 @@ class Edges:
             return said
         return {}
 
-    def drained(self) -> bool:
-        """Whether the edge says that it is connected to all and has nothing that the hub has not."""
+    def drained(self, but: int = 0) -> bool:
+        """Whether the edge says that it is connected to all and has nothing, or so few entries, that the hub has not."""
         said = self.status()
         return (
             bool(said)
-            and said["backlog"] == 0
+            and said["backlog"] <= but
             and said["line"]["up"]
             and all(one["connected"] and not one["trouble"] for one in said["sources"])
         )
