@@ -147,17 +147,19 @@ class Spool:
         return self.append_all([Addition(lane, lambda first: entries, memory or {})])[0]
 
     def append_all(self, additions: Sequence["Addition"]) -> list[int]:
-        """Make additions durable together; the number of the first entry of each. Raises `SpoolFull`, and then there is nothing of any."""
+        """Make additions durable together; the number of the first entry of each. Raises `SpoolFull`, and then there is nothing of any; an empty spool
+        takes any size."""
         firsts = []
         with self._mutex, self._writing():
             (held,) = self._db.execute("select coalesce(sum(bytes), 0) from lane").fetchone()
+            alone = held == 0  # what alone is more than the bound must go through too, or it stops its source for ever
             for addition in additions:
                 row = self._db.execute("select last from lane where name = ?", (addition.lane,)).fetchone()
                 first = row[0] + 1 if row else 1
                 entries = addition.make(first)
                 size = sum(len(entry.body) for entry in entries)
                 held += size
-                if size and held > self.bytes_max:
+                if size and held > self.bytes_max and not alone:
                     raise SpoolFull(
                         f"the spool {self.path} would hold {held} bytes, at most {self.bytes_max} are allowed: bring the line to the hub back, or "
                         "raise spool.max"

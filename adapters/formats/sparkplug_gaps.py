@@ -95,8 +95,6 @@ class Missing:
 
     def came(self, at: datetime, now: float, *, live: bool) -> None:
         """Something of that time came after all: history, or what was said before a birth and sent after it (`live`)."""
-        if not self.open or at >= self.open[-1].until:
-            return
         for gap in self.open:
             if (gap.since is None or gap.since < at) and at < gap.until:
                 gap.low = at if gap.low is None else min(gap.low, at)

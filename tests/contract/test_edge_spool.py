@@ -72,6 +72,18 @@ def test_a_full_spool_refuses_all_of_an_addition_and_takes_it_when_there_is_room
     spool.close()
 
 
+def test_what_alone_is_more_than_the_bound_goes_into_an_empty_spool(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db", "plant-1", bytes_max=10)
+    assert spool.append_all(
+        [Addition("a", lambda first: [entry(b"123456"), entry(b"7890")]), Addition("b", lambda first: [entry(b"12345")])]
+    ) == [1, 1]
+    with pytest.raises(SpoolFull):
+        spool.append("a", [entry(b"1")])
+    spool.acknowledge({"a": 2, "b": 1})
+    assert spool.append("a", [entry(b"12345678901")]) == 3
+    spool.close()
+
+
 def test_a_full_disk_is_told_and_nothing_of_the_batch_is_there(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool.db", "plant-1")
     spool.append("a", [entry(b"first")])

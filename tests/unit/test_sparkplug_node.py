@@ -300,6 +300,27 @@ def test_history_that_is_cut_short_leaves_a_gap() -> None:
     assert sorted(set(range(1, 12)) - set(world.numbers)) == [6, 7, 8]
 
 
+def test_history_counts_whatever_gap_was_told_last() -> None:
+    """Of two times away the first is filled in part when the history of the second comes: what is left of the first is told behind the second."""
+    world = World()
+    _offline(world)
+    first, world.ms = world.ms + 10, world.ms + 100
+    world.bd = 1
+    for message in world.birth():
+        world.node.take(message, 1.0)
+    world.node.take(world.message("NDEATH", [metric_of(1, DataType.Int64, BDSEQ)]), 1.1)
+    second, world.ms = world.ms + 10, world.ms + 100
+    world.bd = 2
+    for message in world.birth():
+        world.node.take(message, 1.2)
+    _history(world, [first], 1.3)
+    world.node.expire(1.3 + limits.SPARKPLUG_HISTORY_PAUSE_S)
+    _history(world, [second], 2.0)
+    world.node.expire(10.0)
+    world.collect()
+    world.accounted()
+
+
 def test_history_within_reach_leaves_nothing_open() -> None:
     world = World(EdgeNode("h", "G", "N", reorder_s=REORDER_S, reach_s=0.05))
     _offline(world)
