@@ -1,9 +1,9 @@
-"""What the hub itself records: deliveries that were held, content conflicts and re-drives. No source may send these."""
+"""What the hub and its edges record: deliveries that were held, conflicts, re-drives, gaps and clocks. No source may send these."""
 
 from typing import Any, ClassVar
 
 from events.base import Event, event
-from events.vocabulary import Name, Text
+from events.vocabulary import Exact, Name, Text, Time
 
 
 @event
@@ -61,3 +61,70 @@ class QuarantineRedriven(Event):
 
     def stream(self) -> str:
         return f"delivery/{self.raw_sha256}"
+
+
+@event
+class GapDetected(Event):
+    """Something is known to be missing, with its bounds: `first` to `last` of the producer's own numbers, or what lies between `since` and `until`.
+
+    `gap` names it, and the `gap_filled` that closes it. `kind`: sequence (numbers jump), disconnected (nothing could be heard), overflow (a queue before
+    us was too short), history (what the server keeps did not reach back), silent (nothing came for longer than the rule allows).
+    `tags` empty: all of the producer.
+    """
+
+    type: ClassVar[str] = "integration.gap_detected"
+    gap: Name
+    edge: Name
+    producer: Text
+    kind: Name
+    reason: Text
+    first: int | None = None
+    last: int | None = None
+    since: Time | None = None
+    until: Time | None = None
+    tags: tuple[Text, ...] = ()
+
+    def stream(self) -> str:
+        return f"gap/{self.gap}"
+
+
+@event
+class GapFilled(Event):
+    """What was missing has come; `how`: history, late, again."""
+
+    type: ClassVar[str] = "integration.gap_filled"
+    gap: Name
+    edge: Name
+    producer: Text
+    how: Text
+
+    def stream(self) -> str:
+        return f"gap/{self.gap}"
+
+
+@event
+class ClockSkewDetected(Event):
+    """A clock is `seconds` ahead of the one it is compared with (negative: behind). It orders nothing; times that it gave are to be read with it."""
+
+    type: ClassVar[str] = "integration.clock_skew_detected"
+    edge: Name
+    clock: Text
+    seconds: Exact
+    compared_with: Text
+
+    def stream(self) -> str:
+        return f"edge/{self.edge}"
+
+
+@event
+class EdgeEpochBegan(Event):
+    """An edge counts from 1 again, because it cannot be sure of its numbers any more: its spool was lost or put back from a copy."""
+
+    type: ClassVar[str] = "integration.edge_epoch_began"
+    edge: Name
+    epoch: Name
+    previous: Name | None = None
+    reason: Text
+
+    def stream(self) -> str:
+        return f"edge/{self.edge}"

@@ -28,6 +28,14 @@ RELAY = (
     "relay reported",  # the brokers have them, the position is not moved
     "relay moved",  # the position is committed, not flushed
 )
+EDGE = (
+    "before spooled",  # entries are in the spool's transaction, which is open
+    "spooled",  # they are durable at the edge; nobody was told
+    "edge acknowledged",  # their source was told
+    "batch read",  # entries are on their way to the hub
+    "batch answered",  # the hub has them durably, the spool does not know
+    "spool acknowledged",  # the spool knows; they may be dropped
+)
 POINTS = INTAKE + FOLLOW + RELAY
 
 _armed: Callable[[str], None] | None = None

@@ -168,6 +168,8 @@ def _emptied(fact: Recorded) -> Iterator[tuple[Any, ...]]:
 
 
 def _mentions(fact: Recorded, nodes: Iterable[Node]) -> Iterator[tuple[Any, ...]]:
+    if fact.event.type.startswith("equipment."):
+        return  # machines speak of an order all the time; what they did is told by the view `equipment`
     roles: dict[tuple[str, str], str] = {}
     for role, thing in things(fact.event):
         if named_node := thing.node():

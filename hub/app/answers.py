@@ -17,6 +17,7 @@ from hub.app.supervisor import read_processes
 from hub.app.wiring import Hub, named_views, views
 from hub.log.follow import Cursor, Tables, enter, live_schema, position
 from projections import trace as traces
+from projections.equipment_answers import worked_on
 
 _catching_up = threading.Lock()
 
@@ -62,13 +63,15 @@ def reading(hub: Hub) -> Iterator[Cursor]:
 
 
 def trace(cursor: Cursor, text: str, direction: str) -> dict[str, Any]:
-    """The trace of any identifier (contracts.md), each lot and serial with the balances where it is now."""
+    """The trace of any identifier (contracts.md), each lot and serial with the balances where it is now, and what machines did with its orders
+    and lots."""
     enter(cursor, live_schema("genealogy"))
     found: dict[str, Any] = traces.trace(cursor, text, direction)
     if found.get("root"):
         places = queries.where_now(cursor, found["nodes"])
         for node in found["nodes"]:
             node["now"] = places.get((node["kind"], node["id"]), [])
+        found["equipment"] = worked_on(cursor, found["nodes"])
     return found
 
 

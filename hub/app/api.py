@@ -6,13 +6,9 @@ are never answered. Whatever goes wrong is answered as application/problem+json.
 """
 
 import asyncio
-import hashlib
-import hmac
 import logging
-from base64 import b64decode
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 import psycopg
@@ -28,19 +24,13 @@ from events import canonical
 from events.errors import HubError, Refused, Unavailable
 from hub import limits
 from hub.app import answers, metrics, queries
+from hub.app.guard import Guard, problem
 from hub.app.ready import Readiness
-from hub.app.settings import Secret
 from hub.app.wiring import Hub
 from hub.intake.delivery import Outcome, trace_header
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-_LOOPBACK_NAMES = {"127.0.0.1", "localhost", "[::1]"}
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _log = logging.getLogger(__name__)
-_COOKIE = "millwright"
 
 
 def make_app(hub: Hub, queue: HttpQueue, trouble: Callable[[], str] = lambda: "") -> FastAPI:
@@ -56,18 +46,18 @@ def make_app(hub: Hub, queue: HttpQueue, trouble: Callable[[], str] = lambda: ""
 def _answer_to(request: Request, error: Exception) -> Response:
     """What went wrong as a problem: the caller's fault, try again, or ours, which goes to the log in one line too."""
     if isinstance(error, HTTPException):
-        return _problem(error.status_code, str(error.detail), dict(error.headers or {}))
+        return problem(error.status_code, str(error.detail), dict(error.headers or {}))
     if isinstance(error, ClientDisconnect):
-        return _problem(400, "the connection was closed before all of the body was there")  # nobody reads it
+        return problem(400, "the connection was closed before all of the body was there")  # nobody reads it
     detail = " ".join(str(error).split())
     if isinstance(error, Unavailable | psycopg.OperationalError):
-        return _problem(503, detail, {"Retry-After": "1"})
+        return problem(503, detail, {"Retry-After": "1"})
     if isinstance(error, Refused | psycopg.DataError):
-        return _problem(400, detail)
+        return problem(400, detail)
     if not isinstance(error, HubError | psycopg.Error):
-        return _problem(500, "this is the hub's own fault: its trace is in hub-api.log, report it")  # where whoever called us writes it
+        return problem(500, "this is the hub's own fault: its trace is in hub-api.log, report it")  # where whoever called us writes it
     _log.error("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, detail)
-    return _problem(500, detail)
+    return problem(500, detail)
 
 
 def _routes(hub: Hub, queue: HttpQueue, readiness: Readiness) -> APIRouter:
@@ -91,7 +81,7 @@ def _routes(hub: Hub, queue: HttpQueue, readiness: Readiness) -> APIRouter:
     @router.get("/v1/trace/{id_:path}")
     def trace(id_: str, direction: str = "both") -> Response:
         if direction not in ("both", "forward", "backward"):
-            return _problem(400, f"direction is both, forward or backward, not {direction[:40]!r}")
+            return problem(400, f"direction is both, forward or backward, not {direction[:40]!r}")
         canonical.check_text(id_)
         with answers.caught_up(hub) as cursor:
             found = answers.trace(cursor, id_, direction)
@@ -138,10 +128,10 @@ def _routes(hub: Hub, queue: HttpQueue, readiness: Readiness) -> APIRouter:
         found = (route for route in router.routes if isinstance(route, APIRoute) and route.matches(request.scope)[0] is Match.PARTIAL)
         allowed = sorted({method for route in found for method in route.methods or ()})
         if allowed:
-            return _problem(
+            return problem(
                 405, f"{request.method} is not for {request.url.path}: use {' or '.join(allowed)}", {"Allow": ", ".join(allowed)}
             )
-        return _problem(404, f"there is nothing at {request.url.path}: see /openapi.json")
+        return problem(404, f"there is nothing at {request.url.path}: see /openapi.json")
 
     return router
 
@@ -151,18 +141,18 @@ async def _take(request: Request, queue: HttpQueue, *, accepted_status: int) -> 
     async for chunk in request.stream():
         body += chunk
         if len(body) > limits.HTTP_BODY_BYTES_MAX:
-            return _problem(413, f"the body is larger than {limits.HTTP_BODY_BYTES_MAX} bytes: send it in parts")
+            return problem(413, f"the body is larger than {limits.HTTP_BODY_BYTES_MAX} bytes: send it in parts")
     if not body:
-        return _problem(400, "the body is empty: send a fact, a batch or a document")
+        return problem(400, "the body is empty: send a fact, a batch or a document")
     headers = {"content_type": request.headers.get("content-type", "")[:200], "path": request.url.path}
     headers |= trace_header(request.headers.get("traceparent"))
     try:
         future = queue.submit(bytes(body), headers, datetime.now(UTC))
         outcome = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), limits.HTTP_DURABLE_WAIT_S)
     except QueueFull as full:
-        return _problem(503, str(full), {"Retry-After": "1"})
+        return problem(503, str(full), {"Retry-After": "1"})
     except TimeoutError:
-        return _problem(
+        return problem(
             503, "the log did not confirm in time: send it again, what is known already will answer as duplicate", {"Retry-After": "2"}
         )
     return _answer(outcome, accepted_status)
@@ -202,75 +192,3 @@ def _answer(outcome: Outcome, accepted_status: int) -> Response:
         ],
     }
     return Response(msgspec.json.encode(body), code, media_type="application/json")  # of thousands of rows: many times faster than json's
-
-
-def _problem(code: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """An error as RFC 9457 says it."""
-    return JSONResponse({"status": code, "detail": detail}, code, headers, "application/problem+json")
-
-
-class Guard:
-    """ASGI middleware before everything, WebSockets included: same origin, and the token where one is set, else only loopback names."""
-
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], token: Secret | None) -> None:
-        self._app = app
-        self._token = token
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        host, origin = headers.get("host", "").lower(), headers.get("origin", "").lower()
-        # a browser sends its cookie or password along with what other sites' pages ask for, but it says whose page it was
-        if "origin" in headers and origin.partition("://")[2] != host:
-            await _refuse(
-                scope, receive, send, 403, "only the hub's own pages may ask: a proxy before the hub must hand Host on as it came"
-            )
-            return
-        if self._token is None:
-            if (host if host.endswith("]") else host.rsplit(":", 1)[0]) not in _LOOPBACK_NAMES:
-                await _refuse(scope, receive, send, 403, "only this machine may ask: set HUB_API_TOKEN to listen for others")
-                return
-            await self._app(scope, receive, send)
-            return
-        if not (self._has_token(headers) or self._has_cookie(headers)):
-            await _refuse(
-                scope, receive, send, 401, "the API token is missing or wrong: send Authorization: Bearer, or log in with it as password"
-            )
-            return
-
-        async def with_cookie(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start" and not self._has_cookie(headers):
-                cookie = f"{_COOKIE}={self._cookie()}; Path=/; HttpOnly; SameSite=Strict".encode()
-                message = {**message, "headers": [*message.get("headers", []), (b"set-cookie", cookie)]}
-            await send(message)
-
-        await self._app(scope, receive, with_cookie)
-
-    def _has_token(self, headers: dict[str, str]) -> bool:
-        scheme, _, value = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "basic":
-            try:
-                value = b64decode(value, validate=True).decode().partition(":")[2]
-            except ValueError:
-                return False
-        elif scheme.lower() != "bearer":
-            return False
-        return self._token is not None and self._token.matches(value.strip())
-
-    def _cookie(self) -> str:
-        secret = self._token.reveal() if self._token else ""
-        return hmac.new(secret.encode(), b"console", hashlib.sha256).hexdigest()
-
-    def _has_cookie(self, headers: dict[str, str]) -> bool:
-        found = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
-        return any(name == _COOKIE and hmac.compare_digest(value.encode(), self._cookie().encode()) for name, _, value in found)
-
-
-async def _refuse(scope: Scope, receive: Receive, send: Send, code: int, reason: str) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 4401})
-        return
-    headers = {"WWW-Authenticate": 'Basic realm="Millwright", charset="UTF-8"'} if code == 401 else None
-    await _problem(code, reason, headers)(scope, receive, send)

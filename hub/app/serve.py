@@ -31,6 +31,7 @@ def hub_children(settings: Settings, env: Mapping[str, str] | None = None) -> li
         Child("hub-follow", [*worker, "follow"], env),
         Child("hub-intake", [*worker, "intake"], env),
         *([Child("hub-relay", [*worker, "relay"], env)] if settings.relay_brokers else []),
+        *([Child("hub-plants", [*worker, "plants"], env)] if settings.edge_host else []),
         Child("hub-api", [*worker, "api"], env, ready=partial(api_ready, settings)),
     ]
 
@@ -53,9 +54,8 @@ def api_ready(settings: Settings) -> bool:
         return False
 
 
-def listening(settings: Settings) -> list[socket.socket]:
-    """Sockets on the address of the API, on all that its name stands for. Raises `Unavailable`."""
-    host, port = settings.api_host, settings.api_port
+def listening(host: str, port: int, setting: str = "HUB_LISTEN") -> list[socket.socket]:
+    """Sockets on an address, on all that its name stands for; `setting` says where it is set. Raises `Unavailable`."""
     found: list[socket.socket] = []
     trouble: OSError | None = None
     try:
@@ -74,7 +74,7 @@ def listening(settings: Settings) -> list[socket.socket]:
         one.close()
     cause = trouble.strerror if isinstance(trouble, socket.gaierror) else os.strerror(trouble.errno or 0)  # Python's own adds the address
     raise Unavailable(
-        f"port {port} of {host} cannot be listened on ({cause}): end what has it (`ss -ltnp` shows it), or set HUB_LISTEN to another"
+        f"port {port} of {host} cannot be listened on ({cause}): end what has it (`ss -ltnp` shows it), or set {setting} to another"
     )
 
 
@@ -90,7 +90,7 @@ def _serve(json_: bool) -> int:
     private = settings.database_url is None
 
     say = _log.info
-    for one in listening(settings):  # else another program that answers there is taken for ours
+    for one in listening(settings.api_host, settings.api_port):  # else another program that answers there is taken for ours
         one.close()
     with open_hub(settings):
         pass  # the schema is there, or the reason why not is told before anything starts

@@ -35,6 +35,7 @@ _SECTIONS: dict[str, frozenset[str]] = {
     "mqtt": frozenset({"url", "topics"}),
     "kafka": frozenset({"brokers", "topics"}),
     "relay": frozenset({"brokers", "topic"}),
+    "edges": frozenset({"listen", "names"}),
     "watch": frozenset({"folder"}),
 }
 _PARTNER_KEYS = frozenset({"zone", "units"})
@@ -102,6 +103,9 @@ class Settings:
     kafka_topics: tuple[str, ...] = DEFAULT_KAFKA_TOPICS
     relay_brokers: str | None = None
     relay_topic: str = DEFAULT_RELAY_TOPIC
+    edge_host: str | None = None  # where the plants' edges are listened for; None: they are not
+    edge_port: int = 8443
+    edge_names: tuple[str, ...] = ()  # by which they may reach it: in the listener's certificate
     watch: Path | None = None
     partners: Mapping[str, Partner] = field(default_factory=dict)
 
@@ -126,6 +130,8 @@ class Settings:
             raise ConfigError(
                 f"{topic_where}: the hub takes in what comes on {relay_topic}, so it would take in its own log: name another topic"
             )
+        plants, plants_where = source.text("HUB_EDGE_LISTEN", "edges", "listen", "")
+        edge_host, edge_port = _listen(plants, plants_where) if plants else (None, 8443)
         watch, watch_where = source.text("HUB_WATCH", "watch", "folder", "")
         return Settings(
             home=home,
@@ -139,6 +145,9 @@ class Settings:
             kafka_topics=kafka_topics,
             relay_brokers=_kafka_brokers(relay, relay_where) if relay else None,
             relay_topic=relay_topic,
+            edge_host=edge_host,
+            edge_port=edge_port,
+            edge_names=source.names("HUB_EDGE_NAMES", "edges", "names", ()),
             watch=_path(watch, here, watch_where) if watch else None,
             partners=source.partners(),
         )

@@ -1,4 +1,4 @@
-"""The hub's own processes, each started by the supervisor as `python -m hub.app.worker ROLE`: api, intake, follow, relay.
+"""The hub's own processes, each started by the supervisor as `python -m hub.app.worker ROLE`: api, intake, follow, relay, plants.
 
 SIGTERM ends them cleanly: what was received and not yet durable stays with its source.
 """
@@ -38,9 +38,11 @@ def main(arguments: Sequence[str]) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    role = {"api": run_api, "intake": run_intake, "follow": run_follow, "relay": run_relay}.get(arguments[0] if arguments else "")
+    role = {"api": run_api, "intake": run_intake, "follow": run_follow, "relay": run_relay, "plants": run_plants}.get(
+        arguments[0] if arguments else ""
+    )
     if role is None:
-        print("usage: python -m hub.app.worker api|intake|follow|relay", file=sys.stderr)
+        print("usage: python -m hub.app.worker api|intake|follow|relay|plants", file=sys.stderr)
         return 2
     name = f"hub-{arguments[0]}"
     with logs.writing(name):
@@ -79,6 +81,47 @@ def run_relay(hub: Hub, stop: threading.Event) -> None:
     _run_all([_guarded(relay.what, lambda: relay.run(stop, report), stop)], stop)
 
 
+def run_plants(hub: Hub, stop: threading.Event) -> None:
+    """The listener of the plants' edges, over mutual TLS."""
+    import uvicorn
+
+    from hub.app.plants.authority import Authority
+    from hub.app.plants.listener import PeerProtocol, Taker, make_app
+
+    host, port = hub.settings.edge_host, hub.settings.edge_port
+    if host is None:
+        raise ConfigError("there is nowhere to listen for edges: set HUB_EDGE_LISTEN, for example to 0.0.0.0:8443")
+    authority = Authority(Home.open(hub.settings.home))
+    with GroupLog(Log(hub.door_url)) as group, Log(hub.door_url) as log:
+        app = make_app(Taker(log, hub.intake(group)), authority)
+        names = [*([] if host in ("0.0.0.0", "::") else [host]), *hub.settings.edge_names]
+        config = uvicorn.Config(
+            app,
+            http=PeerProtocol,
+            ssl_context_factory=lambda *_: authority.context(names),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=3,
+            lifespan="off",
+        )
+        server = uvicorn.Server(config)
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        sockets = listening(host, port, "HUB_EDGE_LISTEN")
+        _log.info("listens for edges on https://%s:%s", host, port)
+
+        def serve() -> None:
+            try:
+                server.run(sockets)
+            finally:
+                stop.set()
+
+        def watch() -> None:
+            stop.wait()
+            server.should_exit = True
+
+        _run_all([serve, watch], stop)
+
+
 def run_api(hub: Hub, stop: threading.Event) -> None:
     """The API and the console, with the intake loop that drains what is posted."""
     import uvicorn
@@ -90,7 +133,8 @@ def run_api(hub: Hub, stop: threading.Event) -> None:
     loop = Loop(queue, hub.intake(Log(hub.door_url)), report)
     app = make_app(hub, queue, lambda: loop.trouble)
     add_console(app, hub)
-    sockets = listening(hub.settings)  # uvicorn would end its thread and say nothing that the supervisor sees
+    # uvicorn would end its thread and say nothing that the supervisor sees
+    sockets = listening(hub.settings.api_host, hub.settings.api_port)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=3))
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # ours end all threads together
     _log.info("listens on %s", api_url(hub.settings))

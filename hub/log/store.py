@@ -8,7 +8,7 @@ import select
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
@@ -219,6 +219,23 @@ class Log:
     def select(self, query: LiteralString, values: Sequence[object]) -> list[tuple[Any, ...]]:
         """The rows of a reading query."""
         return self._run(lambda cursor: cursor.execute(query, values).fetchall())
+
+    def lanes(self, edge: str, epoch: str) -> dict[str, int]:
+        """The last number that is durable here of each lane of an edge in an epoch."""
+        query = "select name, number from intake.lane where edge = %s and epoch = %s"
+        return dict(self._run(lambda cursor: cursor.execute(query, [edge, epoch]).fetchall()))
+
+    def move_lanes(self, edge: str, epoch: str, upto: Mapping[str, int]) -> None:
+        """Everything up to these numbers is durable; so is this, when it returns."""
+
+        def work(cursor: psycopg.Cursor[tuple[Any, ...]]) -> None:
+            cursor.executemany(
+                """insert into intake.lane as l values (%s, %s, %s, %s, %s) on conflict (edge, epoch, name)
+                   do update set number = greatest(l.number, excluded.number), heard_at = excluded.heard_at""",
+                [(edge, epoch, name, number, self._now()) for name, number in sorted(upto.items())],
+            )
+
+        self._run(work)
 
     def count_again(self, keys: Sequence[tuple[str, str]]) -> None:
         """Count one more arrival of held entries (source, key)."""

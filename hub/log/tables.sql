@@ -52,5 +52,15 @@ create table if not exists intake.moved (
     at     timestamptz not null
 );
 
+-- How far each lane of each edge is durable here (docs/edge.md): beside the log, in no digest, not rebuilt.
+create table if not exists intake.lane (
+    edge     text        not null,
+    epoch    text        not null,
+    name     text        not null,
+    number   bigint      not null,
+    heard_at timestamptz not null,
+    primary key (edge, epoch, name)
+);
+
 -- What the hub's schema is: an older one is migrated, a newer one refused.
 create table if not exists intake.schema_version (version int not null);

@@ -128,6 +128,32 @@ def test_overview_tells_the_truth_and_follows(console: Console, browser: Browser
     looks(console, browser, "/", "overview")
 
 
+def test_equipment_that_is_down_comes_first(console: Console, browser: Browser) -> None:
+    """Nothing is shown of equipment where no edge tells of any."""
+    with console.page(browser) as page:
+        expect(page.locator(".sheet", has_text="Newest facts")).to_be_visible()
+        assert page.locator("h2", has_text="Equipment").count() == 0
+        said = [("a/saw", "Execute", "W1"), ("b/<i>press", "Stopped", "W2"), ("c/drill", "Execute", None)]
+        states = [
+            fact(f"s{n}", "equipment.state_changed", {"equipment": name, "state": state, "order": order}, n)
+            for n, (name, state, order) in enumerate(said)
+        ]
+        down = fact("d", "equipment.downtime_started", {"equipment": "b/<i>press", "state": "Stopped"}, 5)
+        counted = {"equipment": "a/saw", "counter": "good", "quantity": {"value": "1234.5", "unit": "MTR"}, "total": "9"}
+        lost = {"gap": "g", "edge": "e", "producer": "plc", "kind": "sequence", "reason": "3 numbers did not come"}
+        console.append([*states, down, fact("c", "equipment.count_reported", counted, 3), fact("g", "integration.gap_detected", lost)])
+        sheet = page.locator(".sheet").filter(has=page.locator("h2", has_text="Equipment"))
+        expect(sheet.locator("tbody tr")).to_have_count(3)
+        expect(sheet.locator("h2")).to_contain_text("3, 1 down, 1 open gap")
+        rows = [row.locator("td").all_inner_texts() for row in sheet.locator("tbody tr").all()]
+        assert [(row[0], row[1], row[3], row[4], row[5]) for row in rows] == [
+            ("b/<i>press", "Stopped", "W2", "–", "2026-01-05 06:05:00"),
+            ("a/saw", "Execute", "W1", "1,234.5 MTR good", "–"),
+            ("c/drill", "Execute", "–", "–", "–"),
+        ]
+        shoot(page, "overview-equipment")
+
+
 def test_zeros_are_quiet(console: Console, browser: Browser) -> None:
     console.hub.catch_up()
     with console.page(browser) as page:

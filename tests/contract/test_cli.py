@@ -290,6 +290,26 @@ def test_what_is_unknown_or_ambiguous_is_exit_1(home: Path) -> None:
     assert "nothing was sent" in hub(home, "quarantine", "redrive", "nosuch", "--json").said
 
 
+def test_a_trace_says_what_machines_did(home: Path, tmp_path: Path) -> None:
+    head = {"source": "edge:e", "occurred_at": "2026-01-05T06:00:00Z"}
+    machine = {"equipment": f"ulm/{ODD[-1]}", "order": "W7"}
+    counted = {**machine, "counter": "good", "quantity": {"value": "3", "unit": "EA"}, "total": "3"}
+    limit = {**machine, "tag": "oil\u2028", "value": "81", "limit": "80", "above": True, "unit": "CEL"}
+    facts = [
+        ("state_changed", {**machine, "state": "Stopped"}), ("count_reported", counted), ("count_reported", {**counted, "rejected": True}),
+        ("downtime_started", {**machine, "state": "Stopped", "reason": "jam"}), ("limit_exceeded", limit),
+    ]  # fmt: skip
+    rows = [{**head, "key": f"m{n}", "type": f"equipment.{name}", "data": data} for n, (name, data) in enumerate(facts)]
+    assert hub(home, "intake", str(write(tmp_path / "machine.json", *rows))).code == 0
+    said = hub(home, "trace", "order:W7").out
+    assert RAW_CONTROLS.search(said) is None
+    on = "order W7 on ulm/9: "
+    assert [line for line in said.splitlines() if line.startswith(on)] == [
+        f"{on}Stopped 1 × (– s)", f"{on}3 EA good", f"{on}3 EA good, rejected", f"{on}down 1 × (– s), jam",
+        f"{on}oil\\u2028 above its limit 1 ×, worst 81 CEL",
+    ]  # fmt: skip
+
+
 def test_serve_as_json_says_when_it_is_ready_and_a_taken_port_says_so(tmp_path: Path) -> None:
     port = free_port()
     env = environment(tmp_path / "home", HUB_LISTEN=f"127.0.0.1:{port}")

@@ -14,6 +14,7 @@ from hub.app.answers import trace
 from hub.log.follow import Follower
 from hub.log.migrate import migrate
 from hub.log.store import Log
+from projections.equipment import Equipment
 from projections.genealogy import Genealogy
 from projections.stock import Stock
 from tests.facts import as_role, fact, received, thing
@@ -27,7 +28,7 @@ def ask(fresh_database: str) -> Iterator[Ask]:
     """Append facts, follow, trace."""
     migrate(fresh_database)
     log = Log(as_role(fresh_database, "hub_door"))
-    followers = [Follower(as_role(fresh_database, "hub_follow"), view) for view in (Genealogy(), Stock())]
+    followers = [Follower(as_role(fresh_database, "hub_follow"), view) for view in (Genealogy(), Stock(), Equipment())]
     for follower in followers:
         follower.ensure()
 

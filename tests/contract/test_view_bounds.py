@@ -54,6 +54,8 @@ def filled(field: str, schema: dict[str, Any], defs: dict[str, Any]) -> Any:
             return longest(field, schema["maxLength"])
         case "integer":
             return 1
+        case "boolean":
+            return True
         case "array" if "prefixItems" in schema:
             return [filled(f"{field}{n}", item, defs) for n, item in enumerate(schema["prefixItems"])]
         case "array":
@@ -144,6 +146,19 @@ def _hot(name: str, n: int) -> Fact:
             return fact(f"k{n}", "logistics.shipment_dispatched", data, n)
         case "shipments, milestones":
             return fact(f"k{n}", "logistics.milestone_reported", {"shipment": "S", "code": "X1"}, n)
+        case "equipment, states":
+            return fact(f"k{n}", "equipment.state_changed", {"equipment": "E", "state": f"S{n % 2}", "order": "W"}, n)
+        case "equipment, counts":
+            counted = {"equipment": "E", "counter": "C", "quantity": {"value": "1", "unit": "EA"}, "total": str(n), "order": "W"}
+            return fact(f"k{n}", "equipment.count_reported", counted, n)
+        case "equipment, gaps":
+            said = {"gap": "g" if n % 2 else f"g{n}", "edge": "e", "producer": "p"}
+            more = {"kind": "silent", "reason": "quiet"} if n % 2 == 0 else {"how": "late"}
+            return fact(f"k{n}", f"integration.gap_{'filled' if n % 2 else 'detected'}", {**said, **more}, n)
+        case "equipment, readings":
+            batch = {"edge": "e", "epoch": "1", "lane": "l", "number": n, "producer": "p", "readings": 1}
+            times = dict.fromkeys(("first_at", "last_at"), "2026-01-05T06:00:00Z")
+            return fact(f"k{n}", "equipment.readings_recorded", {**batch, **times}, n)
         case "references":
             return fact(f"k{n}", "masterdata.item_defined", {"item": "A", "base_unit": "EA", "description": str(n)}, n)
         case _:
@@ -161,7 +176,7 @@ def _rows_read(cursor: Cursor) -> int:
     "name",
     [
         "stock", "stock below zero", "receipts", "receipts, over", "receipts, no order", "shipments", "shipments, milestones", "references",
-        "genealogy", "timeline",
+        "genealogy", "timeline", "equipment, states", "equipment, counts", "equipment, gaps", "equipment, readings",
     ],
 )  # fmt: skip
 def test_a_fact_does_not_read_its_history_again(connection: Connection, name: str, late: int) -> None:

@@ -49,7 +49,7 @@ def run(ground: Ground) -> Found:
     happened = ("a write failed", "the server ended itself", "red while full", "names the disk", "pushed back", "green after")
     found = Found(runs=0, in_flight=0, redelivered=0, exercised=dict.fromkeys(happened, 0))
     with contextlib.ExitStack() as stack:
-        disk = stack.enter_context(_small_disk(ground.folder / "disk"))
+        disk = stack.enter_context(small_disk(ground.folder / "disk", DISK_BYTES))
         home, inbox = disk / "home", ground.folder / "inbox"
         inbox.mkdir()
         hub = Program(ground, home, {"HUB_WATCH": str(inbox)}, {"HTTP_DURABLE_WAIT_S": WAIT_S})
@@ -96,14 +96,13 @@ def large(seed: int, n: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _small_disk(folder: Path) -> Iterator[Path]:
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """A tmpfs of so many bytes. Raises `Missing`."""
     folder.mkdir()
     mount = shutil.which("mount")
     if mount is None or os.geteuid() != 0:
         raise Missing("a small disk needs a tmpfs of its own, which root alone may mount")
-    done = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0755", "trial", str(folder)], capture_output=True, check=False
-    )
+    done = subprocess.run([mount, "-t", "tmpfs", "-o", f"size={size},mode=0755", "trial", str(folder)], capture_output=True, check=False)
     if done.returncode:
         raise Missing(f"a tmpfs cannot be mounted here: {done.stderr.decode().strip()}")
     try:
@@ -120,7 +119,7 @@ def _fill(ground: Ground, disk: Path, hub: Program, access: Access, counts: list
     process.wait_until(lambda: sum(c.acked for c in counts) >= acked + 40, 20)
     ballast = disk / "ballast"
     try:
-        _ballast(ballast, left)
+        take_room(ballast, left)
         asked = []
 
         def stands() -> bool:
@@ -133,10 +132,10 @@ def _fill(ground: Ground, disk: Path, hub: Program, access: Access, counts: list
             return before == [c.acked for c in counts]
 
         full = process.wait_until(stands, 15)
-        _ballast(ballast, 0)
+        take_room(ballast, 0)
         if found.runs % 2:
             _end_segments(access)
-            _ballast(ballast, 0)  # what the ended server has given back
+            take_room(ballast, 0)  # what the ended server has given back
         until = time.monotonic() + ground.rng(f"fill {found.runs}").uniform(2.5, 5)
         while time.monotonic() < until:
             asked.append(hub.asked())
@@ -167,7 +166,7 @@ def _fill(ground: Ground, disk: Path, hub: Program, access: Access, counts: list
     found.runs += 1
 
 
-def _ballast(path: Path, left: int) -> None:
+def take_room(path: Path, left: int) -> None:
     """Take all room but for so many bytes, piece by piece: others write meanwhile, and a piece for which there is no room takes none."""
     with open(path, "ab") as file:
         for piece in (MIB, 4096):

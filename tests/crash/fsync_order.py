@@ -10,6 +10,8 @@ Oracle: at the entry of each call that carries an acknowledgement (PUBACK; an HT
     itself returned before. They must hold all of the log up to the end of the commit record of each transaction that stored something of that
     delivery: its facts, what stands for them in quarantine, and its raw bytes. Which transaction stored what is asked by SQL (xmin), where it
     commits is read from the log's records, and the order of calls is the tracer's, so no clock and no word of hub or server enters it.
+Edge: the shipped edge, without a line to any hub, under an strace of its own, while machines publish over MQTT and post over HTTP. Each PUBACK and each 202 is
+    compared with the spool that SQLite finds in those bytes of its files that were synced before.
 """
 
 import contextlib
@@ -34,9 +36,10 @@ from hub.app.settings import Settings
 from hub.app.wiring import mappings
 from hub.log.migrate import migrate
 from hub.log.store import APPEND_LOCK
-from tests.crash import mechanisms
+from tests.crash import edge_syncs, mechanisms, plant
 from tests.crash.counted import judge, stored
 from tests.crash.deliveries import Sent, delivery
+from tests.crash.edges import HOST, Edges, Mosquitto, answers, imported, run_edge
 from tests.crash.ground import Access, Child, Ground, Server, Trial
 from tests.crash.hubs import run_shipped
 from tests.crash.report import Found
@@ -89,7 +92,7 @@ def _event(source: int, n: int) -> Sent:
 
 def run(ground: Ground) -> Found:
     """The trial; see the module's docstring."""
-    found = Found(runs=0, in_flight=0, exercised=dict.fromkeys(WAYS, 0))
+    found = Found(runs=0, in_flight=0, exercised=dict.fromkeys((*WAYS, "edge mqtt", "edge http"), 0))
     sources = [Source(n, way, ground.folder / f"record-{n}.json", Counts()) for n, way in enumerate(WAYS)]
     with contextlib.ExitStack() as stack:
         server = Server(ground.folder / "server")
@@ -108,7 +111,72 @@ def run(ground: Ground) -> Found:
         wire = Wire(mqtt=mqtt.port, http=settings.api_port, kafka=int(log.brokers.rpartition(":")[2]), inbox=ground.folder / "inbox")
         trace, wal = _traced(ground, server, access, settings, sources, found)
         _judge(ground, access, list(wire.acknowledgements(calls(trace))), wal, wal.durable(calls(trace)), sources, found)
+    _edge(ground, found)
     return found
+
+
+def _edge(ground: Ground, found: Found) -> None:
+    """The same for an edge."""
+    imported()
+    broker, word, sent = Mosquitto(ground), plant.Word(), ground.folder / "sent"
+    broker.start()
+    sent.mkdir()
+    topics = [{"filter": "plant/+", "value": "v", "at": "at", "sequence": "n"}]
+    more = {"mqtt": [{"name": "mq", "url": f"mqtt://{HOST}:{broker.port}", "version": "3.1.1", "readings": topics}]}
+    edges = Edges(ground, None, more, {})
+    go, ready = os.pipe()
+    trace: Strace | None = None
+    try:
+        edge = ground.fork("edge", _traced_edge, go, edges.config)
+        trace = Strace(ground.folder / "edge-trace", (*CALLS, *edge_syncs.CALLS), [edge.pid])
+        os.write(ready, b".")
+        assert process.wait_until(lambda: answers(edges.http_port), 30), process.tail(ground.log)
+        assert process.wait_until(lambda: sum(one["connected"] for one in edges.status().get("sources", [])) == 2, 30), edges.status()
+        pace = plant.Pace({"mqtt": 20.0, "http": 10.0}, time.time_ns() // 1000)
+        machines = [
+            ground.fork("edge mqtt", plant.run_mqtt, sent, word, pace, broker.port, ground.seed, hub=False),
+            ground.fork("edge http", plant.run_http, sent, word, pace, edges.http_port, hub=False),
+        ]
+        enough = ground.size(40, 400)
+        process.wait_until(
+            lambda: min((p.stat().st_size for p in sent.glob("*.sent")), default=0) > 24 * enough, ground.size(40, 600), every=0.1
+        )
+        for machine in machines:
+            machine.send(signal.SIGTERM)
+        found.wrong["machines not ended"] = sum(not machine.wait(20) or machine.code != 0 for machine in machines)
+        time.sleep(0.5)
+        edge.send(signal.SIGTERM)
+        found.wrong["edge not ended by SIGTERM"] = int(not edge.wait(20))
+    finally:
+        os.close(go)
+        os.close(ready)
+        if trace is not None:
+            trace.stop()
+        broker.stop()
+    assert found.exercised is not None
+    made = list(calls(trace.output))
+    durable = edge_syncs.Durable(edges.spool, ground.folder / "cut", made)
+    wire = Wire(mqtt=broker.port, http=edges.http_port, kafka=0, inbox=ground.folder / "none")
+    early: Counter[str] = Counter()
+    for ack in wire.acknowledgements(made):
+        assert isinstance(ack.of, bytes)
+        way, bodies = ("edge mqtt", _numbers(ack.of)) if ack.way == "mqtt" else ("edge http", {ack.of})
+        early[way] += bool(bodies) and not bodies & durable.holds(ack.entered)
+        found.exercised[way] += 1
+        found.runs += 1
+    found.lost += early.total()
+    found.also |= {"left before its sync at the edge": dict(+early), "syncs of the spool": durable.syncs}
+
+
+def _traced_edge(go: int, config: Path) -> None:
+    os.read(go, 1)  # until it is traced
+    run_edge(config)
+
+
+def _numbers(payload: bytes) -> set[bytes]:
+    """How the spool may name a reading of MQTT: the topic is not in the acknowledgement, and no two machines publish the same at the same time."""
+    said = json.loads(payload)
+    return {f"plant/m{n} {said['v']} {said['at']}".encode() for n in range(plant.TOPICS)}
 
 
 def _traced(ground: Ground, server: Server, access: Access, settings: Settings, sources: list[Source], found: Found) -> tuple[Path, Wal]:
@@ -234,5 +302,7 @@ TRIAL = Trial(
         "fsync-before-ack": mechanisms.fsync_before_ack,
         "manual-ack": mechanisms.manual_ack,
         "ack-before-commit": mechanisms.ack_before_commit,
+        "spool-sync": mechanisms.spool_sync,
+        "spool-before-ack": mechanisms.spool_before_ack,
     },
 )

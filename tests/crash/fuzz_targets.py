@@ -18,11 +18,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
+from adapters.formats import sparkplug
+from adapters.formats.sparkplug import Property
+from adapters.formats.sparkplug_values import DataSet, DataType
 from events import canonical, gs1
 from events.base import Envelope, Event, Fact, Recorded, event_class, validated
 from events.errors import Corrupt, Refused
 from events.vocabulary import NAME_BYTES_MAX, Thing
-from hub.app.api import Guard
+from hub.app.demo.plant import sparkplug_node as plant
+from hub.app.guard import Guard
 from hub.app.settings import ConfigError, Secret, Settings
 from hub.app.wiring import mappings
 from hub.intake import door
@@ -349,6 +353,36 @@ def _check_guarded(body: bytes, statuses: tuple[int, int]) -> None:
     must(set(statuses) <= {200, 401, 403}, "an answer of another kind")
 
 
+def _sparkplug_seeds() -> list[bytes]:
+    """Payloads of the simulated plant's encoder, and of ours with every type."""
+    kinds = ((plant.INT32, -5), (plant.INT64, -5), (plant.UINT64, 1 << 63), (plant.DOUBLE, 0.1), (plant.BOOLEAN, True), (plant.STRING, "ä"))
+    metrics = [plant.metric(kind, value, 1_700_000_000_000, name=f"m{n}", alias=n) for n, (kind, value) in enumerate(kinds)]
+    table = DataSet(("a", "b"), (DataType.Int8, DataType.String), ((-1, "x"), (None, "")))
+    quality = {"Quality": Property(DataType.Int32, 192), "more": Property(DataType.PropertySet, {"a": Property(DataType.Text, "b")})}
+    typed = [
+        sparkplug.metric_of(table, DataType.DataSet, "table", properties=quality),
+        sparkplug.metric_of([True, False, True], DataType.BooleanArray, "bits"),
+        sparkplug.metric_of(["ABC", ""], DataType.StringArray, "texts"),
+        sparkplug.metric_of([-1, 2], DataType.Int16Array, "array", meta={"content_type": "x", "size": 3}),
+        sparkplug.metric_of(None, DataType.File, "nothing"),
+    ]
+    return [plant.payload(1, 255, metrics), plant.payload(1, None, metrics[:1]), sparkplug.encode(sparkplug.Payload(1, 2, typed))]
+
+
+def _sparkplug(body: bytes) -> list[tuple[str, str]]:
+    """What each metric says: its type and value, or why it is refused."""
+    payload = sparkplug.decode(body)
+    again = sparkplug.decode(sparkplug.encode(payload)) if not any(metric.refused for metric in payload.metrics) else payload
+    must(repr(again) == repr(payload), "written and read again, a payload is another")
+    found = []
+    for metric in payload.metrics:
+        try:
+            found.append((str(metric.datatype), repr(sparkplug.plain(sparkplug.value_of(metric)))))
+        except Refused as error:
+            found.append(("", words(str(error))))
+    return found
+
+
 def _ours(suffix: str) -> Callable[[], list[bytes]]:
     return lambda: [path.read_bytes() for path in sorted(SEEDS.glob(f"*.{suffix}"))]
 
@@ -366,6 +400,15 @@ def targets() -> dict[str, Target]:
         Target("identifier", _identifiers, _resolved, (Refused,), _check_resolved, lambda found: len(found[0]) > 1, _resolved_told),
         Target("settings", _ours("toml"), _settings, (ConfigError,), _check_nothing, bool, _settings_told),
         Target("http-guard", _ours("http"), _guarded, (), _check_guarded, lambda found: 200 in found, lambda found: [str(found)]),
+        Target(
+            "sparkplug",
+            _sparkplug_seeds,
+            _sparkplug,
+            (Refused,),
+            _check_nothing,
+            lambda found: any(kind for kind, _ in found),
+            lambda found: [k for k, _ in found],
+        ),
     ]
     return {target.name: target for target in found}
 

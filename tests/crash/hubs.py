@@ -23,6 +23,8 @@ from projections.base import Rows, Table, TableView
 from tests.crash.ground import Access
 from tests.crash.sources import SourceAdapter
 
+_POINTS = (*points.POINTS, *points.EDGE)
+
 
 class _Keyless(Table):
     """A table whose key nobody minds."""
@@ -84,7 +86,7 @@ class Stops:
     def give(self, slot: int, point: str | None, nth: int = 1) -> None:
         """The order for the process of a slot, before it starts or while it lives; None takes one back."""
         self._memory[4 * slot + 1] = nth
-        self._memory[4 * slot] = points.POINTS.index(point) + 1 if point else 0
+        self._memory[4 * slot] = _POINTS.index(point) + 1 if point else 0
 
     def arm(self, slot: int, signum: signal.Signals) -> None:
         """In the forked process: send that signal to ourselves where it is ordered."""
@@ -93,7 +95,7 @@ class Stops:
         def act(name: str) -> None:
             if name in ("after acknowledgement", "view committed", "relay moved"):
                 memory[at + 3] = 1
-            number = points.POINTS.index(name) + 1
+            number = _POINTS.index(name) + 1
             with one:
                 if memory[at] != number:
                     return
@@ -107,7 +109,7 @@ class Stops:
     def take(self, slot: int) -> str | None:
         """At which point the process of a slot stopped itself."""
         number, self._memory[4 * slot + 2] = self._memory[4 * slot + 2], 0
-        return points.POINTS[number - 1] if number else None
+        return _POINTS[number - 1] if number else None
 
     def forget(self, slot: int) -> None:
         """From now on: has the process of a slot finished something?"""
@@ -121,31 +123,34 @@ class Stops:
 def run_intake(owner_url: str, places: Sequence[Path]) -> None:
     """`hub-intake` with our sources as its adapters, until SIGTERM."""
     worker.adapters_of = lambda settings: [SourceAdapter(place) for place in places]
-    worker.run_intake(_hub(owner_url), _until_sigterm())
+    worker.run_intake(_hub(owner_url), until_sigterm())
 
 
 def run_follow(owner_url: str) -> None:
     """`hub-follow` with the tally beside its views, until SIGTERM."""
     worker.views = followed  # type: ignore[attr-defined, assignment]
-    worker.run_follow(_hub(owner_url), _until_sigterm())
+    worker.run_follow(_hub(owner_url), until_sigterm())
 
 
 def run_relay(owner_url: str, brokers: str, topic: str) -> None:
     """`hub-relay`, until SIGTERM."""
     settings = Settings(home=Path("/nonexistent"), relay_brokers=brokers, relay_topic=topic)
-    worker.run_relay(Hub(settings, Database(owner_url)), _until_sigterm())
+    worker.run_relay(Hub(settings, Database(owner_url)), until_sigterm())
 
 
 def run_shipped(role: str, owner_url: str, settings: Settings) -> None:
-    """`hub-api` or `hub-intake` as they are, with what settings name, until SIGTERM."""
-    {"api": worker.run_api, "intake": worker.run_intake}[role](Hub(settings, Database(owner_url)), _until_sigterm())
+    """`hub-api`, `hub-intake` or `hub-plants` as they are, with what settings name, until SIGTERM."""
+    {"api": worker.run_api, "intake": worker.run_intake, "plants": worker.run_plants}[role](
+        Hub(settings, Database(owner_url)), until_sigterm()
+    )
 
 
 def _hub(owner_url: str) -> Hub:
     return Hub(Settings(home=Path("/nonexistent")), Database(owner_url))
 
 
-def _until_sigterm() -> threading.Event:
+def until_sigterm() -> threading.Event:
+    """An event that SIGTERM sets in this process."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     return stop

@@ -210,3 +210,89 @@ def position_after_report() -> None:
         return last
 
     kafka_relay._Session.reported = taken  # type: ignore[method-assign]
+
+
+def spool_before_ack() -> None:
+    """The edge acknowledges what came when it has come, and then spools it."""
+    from adapters.edge import loops
+    from adapters.http_queue import HttpQueue
+    from hub.intake.readings import Observed
+
+    keep, receive = loops.Meaning.keep, HttpQueue.receive
+
+    def told(self: loops.Meaning, found: Sequence[Observed], durable: Any) -> bool:
+        for one in found:
+            one.done()
+            one.done = lambda: None
+        return keep(self, found, durable)
+
+    def answered(self: HttpQueue, limit: int, wait_s: float) -> Sequence[Delivery]:
+        deliveries = receive(self, limit, wait_s)
+        for delivery in deliveries:
+            delivery.done(loops._spooled(delivery, "soon"))
+            delivery.done = lambda outcome: None
+        return deliveries
+
+    loops.Meaning.keep, HttpQueue.receive = told, answered  # type: ignore[method-assign]
+
+
+def prune_after_ack() -> None:
+    """The spool forgets entries when they are on their way to the hub, not when it has answered."""
+    from adapters.edge import wire
+    from adapters.edge.forwarder import Forwarder
+
+    post = Forwarder._post
+
+    def forgetful(self: Forwarder, body: bytes) -> wire.Answer:
+        entries = [entry for entry in wire.unpacked(body).entries if not entry.again]
+        self._spool.acknowledge({entry.lane: entry.n for entry in entries})
+        self._spool._keep_bytes, self._spool._keep_s = 0, -3600.0
+        self._spool.prune()
+        return post(self, body)
+
+    Forwarder._post = forgetful  # type: ignore[method-assign]
+
+
+def memory_with_readings() -> None:
+    """What a source must remember is written after its readings, in a transaction of its own."""
+    from dataclasses import replace
+
+    from adapters.edge.spool import Addition, Spool
+
+    append_all = Spool.append_all
+
+    def apart(self: Spool, additions: Sequence[Addition]) -> list[int]:
+        firsts = append_all(self, [replace(addition, memory={}) for addition in additions])
+        append_all(self, [Addition(addition.lane, lambda first: [], addition.memory) for addition in additions])
+        return firsts
+
+    Spool.append_all = apart  # type: ignore[method-assign]
+
+
+def spool_sync() -> None:
+    """The spool does not wait for the disk at each commit, as SQLite's own advice for its write-ahead log has it."""
+    from adapters.edge.spool import Spool
+
+    opened = Spool._open
+
+    def unsynced(self: Spool, read_only: bool) -> Any:
+        db = opened(self, read_only)
+        db.execute("pragma synchronous = normal")
+        return db
+
+    Spool._open = unsynced  # type: ignore[method-assign]
+
+
+def edge_until_durable() -> None:
+    """What the spool does not take is told and given up."""
+    from adapters.edge.loops import EdgeLoop
+    from adapters.edge.spool import Addition
+
+    def once(self: EdgeLoop, additions: Sequence[Addition], stop: threading.Event) -> list[int] | None:
+        try:
+            return self._spool.append_all(additions)
+        except Unavailable as error:
+            self._report(f"{self.seen.name}: given up: {error}")
+            return [0] * len(additions)
+
+    EdgeLoop._until_durable = once  # type: ignore[method-assign]

@@ -5,14 +5,17 @@ import os
 import struct
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from adapters.edge.spool import Entry, Spool
+from tests.crash.edge_syncs import Durable
 from tests.crash.history import check_calls, check_reads
 from tests.crash.proxy import Messages, is_commit_reply, is_commit_request
 from tests.crash.report import ROOT, Found, Report, row
-from tests.crash.strace import calls
+from tests.crash.strace import Call, calls
 from tests.crash.trials import chosen, main, trials
 from tests.crash.wal import PAGE, SEGMENT, Wal
 from tests.crash.wire import Ack, Wire
@@ -51,6 +54,11 @@ def test_every_mechanism_is_guarded() -> None:
         "monotonic",
         "until-durable",
         "push-back",
+        "spool-sync",
+        "spool-before-ack",
+        "prune-after-ack",
+        "memory-with-readings",
+        "edge-until-durable",
     }
     assert [t.name for t, _ in chosen(known, [], "lock")] == ["order"]
     assert known[-1].name == "history"
@@ -197,3 +205,34 @@ def test_acknowledgements_are_read_from_the_wire(tmp_path: Path) -> None:
         Ack("folder", len(publish) + 7, "a.json"),
         Ack("kafka", len(publish) + 9, 82),
     ]
+
+
+def test_a_spool_is_what_was_synced_of_it(tmp_path: Path) -> None:
+    path, made = tmp_path / "spool.db", list[Call]()
+
+    def call(name: str, end: str = "", arguments: str = "", result: int = 0, *, late: int = 0) -> int:
+        line = made[-1].returned + 1 if made else 0
+        made.append(Call(name, arguments, f"{path}{end}", result, line, line + 1 + late))
+        return made[-1].returned
+
+    def write(end: str) -> None:
+        data = path.with_name(path.name + end).read_bytes()
+        call("pwrite64", end, '5, "' + "".join(f"\\{byte:03o}" for byte in data) + f'", {len(data)}, 0', len(data))
+
+    spool = Spool(path, "trial")
+    spool.append("http", [Entry(b"first", "http", datetime.now(UTC))])
+    write("")
+    write("-wal")
+    call("fdatasync")
+    before = call("ftruncate", "-shm", "6, 0")
+    synced = call("fdatasync", "-wal", late=1)
+    spool.append("http", [Entry(b"second", "http", datetime.now(UTC))])
+    write("-wal")
+    call("fdatasync", "-wal", result=-1)
+    call("fdatasync")
+    spool.close()
+    durable = Durable(path, tmp_path / "cut", made)
+    assert durable.holds(before) == durable.holds(synced) == frozenset()
+    assert durable.holds(synced + 1) == durable.holds(made[-1].returned + 1) == {b"first"}
+    call("fdatasync", "-wal")
+    assert Durable(path, tmp_path / "cut", made).holds(made[-1].returned + 1) == {b"first", b"second"}

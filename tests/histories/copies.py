@@ -16,11 +16,11 @@ from hub.log import codec
 from tests.histories.golden import FOLDER
 
 WINDOW = 10  # copies whose facts are shuffled together, and that share what is shared
-_SHARED = {"item", "partner", "supplier", "customer", "carrier", "location", "from_location", "to_location"}
+_SHARED = {"item", "partner", "supplier", "customer", "carrier", "location", "from_location", "to_location", "equipment", "edge"}
 _OWN = {
     "lot", "serial", "handling_unit", "handling_units", "order", "purchase_order", "purchase_orders", "asn", "receipt", "output", "scrap",
     "rework", "transformation", "split", "merge", "transfer", "document", "shipment", "sales_order", "return_number", "observation",
-    "reversal", "original", "quarantined_key", "refused_key", "transactions",
+    "reversal", "original", "quarantined_key", "refused_key", "transactions", "gap", "lane",
 }  # fmt: skip
 
 

@@ -55,6 +55,11 @@ _number = _of(("1", "2", "3"))
 _inside = {"things": _some, "location": _place, "status": _of(_STATUS)}
 _made = {"inputs": _some, "outputs": _some, "location": _place, "status": _of(_STATUS)}
 
+_times = st.integers(0, 5).map(lambda hour: START + timedelta(hours=hour))
+_machine = _of(("ulm/press/p1", "ulm/press/p2"))
+_edge, _epoch, _gap = _of(("edge1", "edge2")), _of(("20260301T1-a", "20260301T2-b")), _of(("g1", "g2"))
+_worked = {"order": _maybe(_order), "item": _maybe(_of(_ITEMS)), "lot": _maybe(_of(_LOTS))}
+
 # Every event type with what its fields may be; `original` and `quarantined_key` are drawn from the keys of the same history.
 FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "masterdata.item_defined": {"item": _of(_ITEMS), "base_unit": _of(_UNITS), "description": _of(("", "Bolt"))},
@@ -111,6 +116,34 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "reason": st.just("other"),
     },
     "integration.quarantine_redriven": {"raw_sha256": _of(("aa", "bb")), "outcome": st.just("accepted"), "facts": st.just(1)},
+    "integration.gap_detected": {
+        "gap": _gap, "edge": _edge, "producer": st.just("plc"), "kind": _of(("sequence", "silent")), "reason": st.just("lost"),
+        "first": _maybe(st.just(3)), "last": _maybe(st.just(9)), "since": _maybe(_times), "tags": _of(((), ("a", "b"))),
+    },
+    "integration.gap_filled": {"gap": _gap, "edge": _edge, "producer": st.just("plc"), "how": _of(("late", "history"))},
+    "integration.clock_skew_detected": {"edge": _edge, "clock": st.just("plc"), "seconds": _of(("420", "-7.5")), "compared_with": st.just("edge")},
+    "integration.edge_epoch_began": {"edge": _edge, "epoch": _epoch, "reason": st.just("lost")},
+    "equipment.readings_recorded": {
+        "edge": _edge, "epoch": _epoch, "lane": _of(("l1", "l2")), "number": st.integers(1, 11), "producer": _of(("plc", "scale")),
+        "readings": st.integers(1, 9), "first_at": _times, "last_at": _times,
+    },
+    "equipment.state_changed": {"equipment": _machine, "state": _of(("Execute", "Held")), "previous": _maybe(st.just("Idle")), **_worked},
+    "equipment.count_reported": {
+        "equipment": _machine, "counter": _of(("good", "scrap")), "quantity": _quantities, "total": _of(("7", "-3.5")), "rejected": st.booleans(),
+        **_worked,
+    },
+    "equipment.counter_reset": {
+        "equipment": _machine, "counter": _of(("good", "scrap")), "before": st.just("9"), "after": _of(("0", "1")), "unit": _of(_UNITS),
+        "rolled_over": st.booleans(),
+    },
+    "equipment.limit_exceeded": {
+        "equipment": _machine, "tag": _of(("t1", "t2")), "value": _of(("81", "85.5")), "limit": st.just("80"), "above": st.just(True), **_worked,
+    },
+    "equipment.limit_kept": {
+        "equipment": _machine, "tag": _of(("t1", "t2")), "value": st.just("70"), "worst": _of(("90", "91")), "exceeded_at": _times,
+    },
+    "equipment.downtime_started": {"equipment": _machine, "state": st.just("Stopped"), "reason": _maybe(st.just("jam")), **_worked},
+    "equipment.downtime_ended": {"equipment": _machine, "state": st.just("Execute"), "started_at": _times},
     "inventory.fact_retracted": {"reason": st.just("wrong lot")},
 }  # fmt: skip
 _POINTS_BACK = {"inventory.movement_reversed": "original", "inventory.fact_retracted": "original"}

@@ -19,6 +19,10 @@ quarantine_app = typer.Typer(
 )
 replay_app = typer.Typer(help="Fold the log anew beside live traffic, compare, swap. Never sends anything.", no_args_is_help=True)
 relay_app = typer.Typer(help="The relay that publishes the log on Kafka.", no_args_is_help=True)
+edge_app = typer.Typer(help="A plant's edge: spools what its sources say and forwards it to the hub.", invoke_without_command=True)
+app.add_typer(edge_app, name="edge")
+simulate_app = typer.Typer(help="Let something go wrong in the demo, from outside of the hub.", no_args_is_help=True)
+app.add_typer(simulate_app, name="simulate")
 app.add_typer(events_app, name="events")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(replay_app, name="replay")
@@ -205,3 +209,100 @@ def relay_restart(
     from hub.app.cli.relay import restart_relay
 
     return restart_relay(first, json_)
+
+
+Config = Annotated[Path, typer.Option("--config", help="The edge's configuration.")]
+EDGE_YAML = Path("edge.yaml")
+
+
+@edge_app.callback(invoke_without_command=True)
+def edge(context: typer.Context, config: Config = EDGE_YAML) -> int:
+    """Run the edge until SIGTERM or Ctrl-C; needs no database."""
+    if context.invoked_subcommand is not None:
+        return 0
+    from hub.app.cli.edge import run_edge
+
+    return run_edge(config)
+
+
+@edge_app.command("check")
+def edge_check(config: Config = EDGE_YAML, json_: Json = False) -> int:
+    """Read the configuration, try every connection, and say what was seen; exit 1 if one does not work."""
+    from hub.app.cli.edge import check_edge
+
+    return check_edge(config, json_)
+
+
+@edge_app.command("status")
+def edge_status(config: Config = EDGE_YAML, json_: Json = False) -> int:
+    """What waits, how old it is, whether the line is up, how long the disk lasts; exit 1 if anything waits or is down."""
+    from hub.app.cli.edge import show_edge
+
+    return show_edge(config, json_)
+
+
+@edge_app.command("drain")
+def edge_drain(
+    rate: Annotated[float, typer.Option(min=0, help="Entries a second, 0: as fast as the hub takes them.")] = 0.0,
+    config: Config = EDGE_YAML,
+    json_: Json = False,
+) -> int:
+    """Set how fast the backlog may leave, until the edge is started again."""
+    from hub.app.cli.edge import drain_edge
+
+    return drain_edge(config, rate, json_)
+
+
+@edge_app.command("resend")
+def edge_resend(
+    lane: Annotated[str, typer.Argument(help="The lane, as `hub edge status` names it.")],
+    first: Annotated[int, typer.Argument(metavar="FROM", min=1)],
+    last: Annotated[int, typer.Argument(metavar="TO", min=1)],
+    config: Config = EDGE_YAML,
+    json_: Json = False,
+) -> int:
+    """Send entries that the hub has once more, as far as they are kept; exit 1 if some are not."""
+    from hub.app.cli.edge import resend
+
+    return resend(config, lane, first, last, json_)
+
+
+@edge_app.command("gaps")
+def edge_gaps(all_: Annotated[bool, typer.Option("--all", help="Also those that were filled.")] = False, json_: Json = False) -> int:
+    """On the hub: what is known to be missing, with its bounds."""
+    from hub.app.cli.edge import show_gaps
+
+    return show_gaps(all_, json_)
+
+
+@edge_app.command("enrol")
+def edge_enrol(
+    name: Annotated[str, typer.Argument(metavar="EDGE")],
+    out: Annotated[Path | None, typer.Option(help="Folder for certificate, key and a first edge.yaml; default: the edge's name.")] = None,
+    url: Annotated[str | None, typer.Option(help="How the edge reaches this hub, https://HOST:8443.")] = None,
+    json_: Json = False,
+) -> int:
+    """On the hub: make an edge's certificate; one that it had is void. The key is written once and not kept."""
+    from hub.app.cli.edge import enrol
+
+    return enrol(name, out, url, json_)
+
+
+@edge_app.command("withdraw")
+def edge_withdraw(name: Annotated[str, typer.Argument(metavar="EDGE")], json_: Json = False) -> int:
+    """On the hub: let an edge speak no more; exit 1 if it could not."""
+    from hub.app.cli.edge import withdraw
+
+    return withdraw(name, json_)
+
+
+@simulate_app.command("outage")
+def simulate_outage(
+    seconds: Annotated[float, typer.Option(min=1, max=86400, help="How long the line is away.")] = 60.0,
+    hold: Annotated[bool, typer.Option("--hold", help="The line accepts and says nothing, instead of refusing.")] = False,
+    json_: Json = False,
+) -> int:
+    """Cut the demo's line between the plant's edge and the hub, and watch the backlog; exit 1 if it does not drain afterwards."""
+    from hub.app.cli.simulate import outage
+
+    return outage(seconds, hold, json_)

@@ -1,5 +1,6 @@
 """`hub trace`: an answer as JSON, or as trees on a terminal with the counts that matter above them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from events.errors import Refused
@@ -54,3 +55,21 @@ def _print(found: dict[str, Any], direction: str, names: dict[str, str]) -> None
     if places:
         print("\nwhere it is now")
         output.table(["what", "item", "account", "status", "quantity", "unit"], places, "", right=["quantity"])
+    if found["equipment"]:
+        print("\nwhat machines did with it")
+        for row in found["equipment"]:
+            for words in _worked(row):
+                output.line(f"{row['kind']} {row['id']} on {row['equipment']}: {words}")
+
+
+def _worked(row: dict[str, Any]) -> Iterator[str]:
+    """What one machine did with one order or lot, a line for each kind of thing."""
+    if row["states"]:
+        yield ", ".join(f"{s['state']} {s['times']} × ({s['seconds'] or '–'} s)" for s in row["states"])
+    for c in row["counts"]:
+        yield f"{c['quantity']} {c['unit']} {c['counter']}{', rejected' if c['rejected'] else ''}"
+    for d in row["downtimes"]:
+        reason = f", {d['reason']}" if d["reason"] else ""
+        yield f"down {d['times']} × ({d['seconds'] or '–'} s){reason}"
+    for x in row["excursions"]:
+        yield f"{x['tag']} {'above' if x['above'] else 'below'} its limit {x['times']} ×, worst {x['worst']} {x['unit'] or ''}".rstrip()

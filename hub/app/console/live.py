@@ -21,7 +21,7 @@ from hub.app.supervisor import Process, read_processes
 from hub.app.wiring import Hub, views
 from hub.log.follow import Cursor, live_schema
 from hub.log.store import read
-from projections import quarantine
+from projections import equipment_answers, quarantine
 from projections.base import EXCEPTION_TABLE
 
 REFRESH_S = 1.0
@@ -70,7 +70,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """What only changes with the log: exceptions, what is held, the ledger."""
+    """What only changes with the log: exceptions, what is held, the ledger, equipment."""
 
     exceptions: dict[str, int] = field(default_factory=dict)
     exception_rows: list[dict[str, Any]] = field(default_factory=list)
@@ -78,6 +78,8 @@ class Lists:
     held_groups: tuple[Held, ...] = ()
     ledger: dict[str, str] = field(default_factory=dict)
     items: dict[str, str] = field(default_factory=dict)
+    machines: list[dict[str, Any]] = field(default_factory=list)
+    gaps: int = 0  # that are open
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,8 @@ class Live:
                 held_groups=_grouped(held),
                 ledger=queries.ledger(cursor),
                 items=queries.items(cursor),
+                machines=equipment_answers.machines(cursor),
+                gaps=sum(row["open"] for row in equipment_answers.gap_counts(cursor)),
             )
             self._lists_of, self._lists_at = of, now
         return self._lists

@@ -7,9 +7,9 @@ from typing import Any
 from nicegui import ui
 
 from events.base import Recorded
-from hub.app.console.html import Html, command, name, table, tag, text, trace_link
 from hub.app.console.live import LIST_MAX, Live, Snapshot, State
-from hub.app.console.shell import LAG_BAD_S, LAG_TOLD_S, LAG_WARN_S, LivePiece, clock, counted, first_look, frame, number, span
+from hub.app.console.shell import LAG_BAD_S, LAG_TOLD_S, LAG_WARN_S, LivePiece, clock, counted, first_look, frame, number, quantity, span
+from hub.app.html import EMPTY, Html, command, name, table, tag, text, trace_link
 from projections.genealogy import NODE_KINDS
 from projections.naming import named
 
@@ -32,13 +32,14 @@ def add(live: Live) -> None:
                     piece.show(content)
 
         with frame(live, "/", "Overview", refresh=refresh), ui.element("div").classes("stack live"):
-            pieces.extend(LivePiece() for _ in range(6))
+            pieces.extend(LivePiece() for _ in range(7))
 
 
 def _pieces(shot: Snapshot) -> Iterator[Html]:
     yield _verdict(shot)
     yield tag("div", _big(shot), cls="big")
     yield tag("div", _views(shot), _sources(shot), _processes(shot), cls="three")
+    yield _equipment(shot)
     yield _newest(shot)
     yield _exceptions(shot)
     yield _held(shot)
@@ -161,6 +162,38 @@ def _processes(shot: Snapshot) -> Html:
         else _nothing("No supervisor runs here: hub serve starts one.")
     )
     return _sheet("Processes", "", body)
+
+
+def _equipment(shot: Snapshot) -> Html:
+    """What needs somebody first: down, beyond a limit, then the others. Nothing where no edge tells of equipment."""
+    found = sorted(shot.lists.machines, key=lambda m: (m["down_since"] is None, not m["beyond_limits"], m["equipment"]))
+    if not found and not shot.lists.gaps:
+        return EMPTY
+    heads = (
+        ("equipment", ""), ("state", "nowrap"), ("since, UTC", "nowrap"), ("order", ""), ("counted", ""), ("down since, UTC", "nowrap"),
+        ("beyond limits", "num"),
+    )  # fmt: skip
+    rows = [
+        (
+            name(_short(m["equipment"])),
+            name(m["state"] or "–"),
+            _clock(m["since"], shot),
+            trace_link("order", m["order"], _short(m["order"])) if m["order"] else "–",
+            ", ".join(f"{quantity(c['counted'])} {c['unit']} {c['counter']}" for c in m["counts"]) or "–",
+            _clock(m["down_since"], shot),
+            number(m["beyond_limits"] or 0),
+        )
+        for m in found[:LIST_MAX]
+    ]
+    down = sum(m["down_since"] is not None for m in found)
+    gaps = f", {counted(shot.lists.gaps, 'open gap')} in what they said" if shot.lists.gaps else ""
+    more = f", the first {LIST_MAX} shown" if len(found) > LIST_MAX else ""
+    body = table(heads, rows, cls="cards") if rows else _nothing("No state and no count yet.")
+    return _sheet("Equipment", f"{number(len(found))}, {number(down)} down{gaps}{more}", body)
+
+
+def _clock(at: str | None, shot: Snapshot) -> str:
+    return clock(datetime.fromisoformat(at), shot.at) if at else "–"
 
 
 def _exceptions(shot: Snapshot) -> Html:

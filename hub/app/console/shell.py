@@ -11,8 +11,8 @@ from importlib import resources
 from nicegui import ui
 
 from hub import limits
-from hub.app.console.html import EMPTY, Html, command, tag, text
 from hub.app.console.live import Live, State
+from hub.app.html import EMPTY, Html, command, tag, text
 
 PAGES = (("/", "Overview"), ("/stock", "Stock"), ("/trace", "Trace"))
 LAG_TOLD_S = 1.0  # less is the beat of the followers

@@ -15,9 +15,9 @@ from nicegui.events import GenericEventArguments
 from events import canonical
 from events.errors import Unavailable
 from hub.app import answers, queries
-from hub.app.console.html import EMPTY, Html, command, name, tag, text, trace_link
 from hub.app.console.live import Live, first_line
 from hub.app.console.shell import LivePiece, counted, first_look, frame, number, quantity
+from hub.app.html import EMPTY, Html, command, name, tag, text, trace_link
 from hub.app.wiring import Hub
 from hub.log.follow import Cursor
 

@@ -10,11 +10,11 @@ from fastapi.responses import RedirectResponse
 from nicegui import ui
 
 from events.errors import Unavailable
-from hub.app.console.html import Html, command, name, table, tag, text, trace_link, trace_url
 from hub.app.console.live import Live, first_line
 from hub.app.console.shell import counted, first_look, frame, number, quantity
 from hub.app.console.tree import Tree
 from hub.app.console.where import PLACES, Answer, Place, ask
+from hub.app.html import Html, command, name, table, tag, text, trace_link, trace_url
 from hub.app.wiring import Hub
 from projections.genealogy import NODE_KINDS
 

@@ -12,8 +12,8 @@ from typing import Any
 from nicegui import ui
 
 from events import canonical
-from hub.app.console.html import EMPTY, Html, tag, text, trace_link
 from hub.app.console.shell import quantity
+from hub.app.html import EMPTY, Html, tag, text, trace_link
 
 Node = tuple[str, str]
 OPEN_AT_FIRST = 60  # rows

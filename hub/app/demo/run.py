@@ -19,6 +19,7 @@ import psycopg
 from events.errors import Refused, Unavailable
 from hub.app.cli import output
 from hub.app.demo import account
+from hub.app.demo.edge import DemoEdge
 from hub.app.home import Home
 from hub.app.serve import api_url, hub_children, listening
 from hub.app.servers import process
@@ -65,23 +66,29 @@ def run_demo(*, headless: bool, seed: int, orders: int, fresh: bool, sent_log: P
             plan.sent_log.unlink(missing_ok=True)
         broker = Broker(home).prepare()
         settings = _addressed(settings, home, broker, say)
+        edge = None
+        if not headless:  # what machines do depends on the clock, and a headless run is the same for the same seed
+            edge = DemoEdge.prepared(home, urlsplit(broker.url).netloc)
+            settings = replace(settings, edge_host="127.0.0.1", edge_port=edge.hub_port)
         started = time.monotonic()
         children = [Child("broker", broker.argv(), _env(settings), ready=broker.ready)]
         children += hub_children(settings, _env(settings))
         plants = _plant(settings, home, plan)
         children += plants
+        if edge:
+            children += edge.children(os.environ, seed, home.run / "plant")
         with Supervisor(home, children, on_event=say, private_database=settings.database_url is None) as supervisor:
             if headless:
                 return _headless(supervisor, {child.role for child in plants}, hub, plan, started)
-            return _interactive(supervisor, hub, settings, home, say, json_)
+            return _interactive(supervisor, hub, settings, home, say, json_, edge.page if edge else "")
 
 
 def _addressed(settings: Settings, home: Home, broker: Broker, say: Callable[[str], None]) -> Settings:
     """The settings with the demo's own broker, folder and, where the wanted port is taken, another port."""
     try:
-        probes = listening(settings)
+        probes = listening(settings.api_host, settings.api_port)
     except Unavailable:
-        probes = listening(replace(settings, api_port=0))[:1]
+        probes = listening(settings.api_host, 0)[:1]
         say(f"port {settings.api_port} is taken; the console is on {probes[0].getsockname()[1]} instead")
     port = probes[0].getsockname()[1]
     for probe in probes:
@@ -120,6 +127,8 @@ def _env(settings: Settings) -> dict[str, str]:
         "HUB_MQTT_TOPICS": ",".join(settings.mqtt_topics),
         "HUB_WATCH": str(settings.watch or ""),
     }
+    if settings.edge_host:
+        env["HUB_EDGE_LISTEN"] = f"{settings.edge_host}:{settings.edge_port}"
     if settings.kafka_brokers:
         env |= {"HUB_KAFKA": settings.kafka_brokers, "HUB_KAFKA_TOPICS": ",".join(settings.kafka_topics)}
     return env
@@ -177,11 +186,13 @@ def _headless(supervisor: Supervisor, plants: set[str], hub: Hub, plan: Plan, st
     return 1 if troubles else 0
 
 
-def _interactive(supervisor: Supervisor, hub: Hub, settings: Settings, home: Home, say: Callable[[str], None], json_: bool) -> int:
+def _interactive(
+    supervisor: Supervisor, hub: Hub, settings: Settings, home: Home, say: Callable[[str], None], json_: bool, edge_page: str
+) -> int:
     """Until Ctrl-C, with live counts, or as JSON one document when it runs."""
     if supervisor.wait_ready(READY_S):
         if json_:
-            output.document({"url": api_url(settings), "home": str(home.path), "pid": os.getpid()})
+            output.document({"url": api_url(settings), "edge": edge_page, "home": str(home.path), "pid": os.getpid()})
             sys.stdout.flush()
         say(
             f"\nThe hub runs. Console: {api_url(settings)}\nA simulated plant sends over MQTT, HTTP, a watched folder{' and Kafka' if settings.kafka_brokers else ''}."
@@ -189,6 +200,7 @@ def _interactive(supervisor: Supervisor, hub: Hub, settings: Settings, home: Hom
         say(
             f"Try in another terminal ({'HUB_HOME=' + str(home.path) + ' ' if os.environ.get('HUB_HOME') else ''}.venv/bin/hub …): stock, exceptions, quarantine list, status"
         )
+        say(f"Machines (OPC UA, Sparkplug B) stand behind an edge: {edge_page}. Cut its line: simulate outage --seconds 60")
         say("Ctrl-C ends everything; the next start goes on with the same data.\n")
     elif not supervisor.asked.is_set():
         say(f"the console does not answer yet: look into {home.log / 'hub-api.log'}")
@@ -231,7 +243,7 @@ def _start_anew(home: Home, settings: Settings) -> None:
     if lock is None:
         raise Unavailable(f"home {home.path} is in use: end the hub that runs there (hub status shows it), then try again")
     try:
-        for folder in (home.pg, home.broker, home.inbox, home.run / "plant"):
+        for folder in (home.pg, home.broker, home.inbox, home.spool, home.run / "plant"):
             shutil.rmtree(folder, ignore_errors=False) if folder.exists() else None
     finally:
         os.close(lock)

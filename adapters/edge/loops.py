@@ -1,0 +1,268 @@
+"""The edge's loops: each drives one source, makes what it said durable in the spool, and only then lets it be acknowledged.
+
+They know no protocol: a source is an `Adapter` (deliveries, spooled as they are) or a `ReadingSource` (readings, gaps and what is to be
+remembered, spooled as one document with the facts that rules make of them).
+"""
+
+import hashlib
+import secrets
+import threading
+import time
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from adapters.edge.gaps import Sequences, told
+from adapters.edge.plant import Plant
+from adapters.edge.rules import Rules
+from adapters.edge.spool import Addition, Entry, Spool
+from events.errors import Unavailable
+from hub import limits
+from hub.intake.delivery import Adapter, Delivery, LineOutcome, Outcome, PartOutcome
+from hub.intake.edge_document import EdgeDocument, EdgeFact
+from hub.intake.readings import Observed, ReadingSource
+from hub.points import reach
+
+DOCUMENT = "edge"  # the transport of what the edge says itself
+READINGS_MAX = 2000  # of one pull
+GAP_RULE = "gap/1"
+
+
+@dataclass
+class Seen:
+    """What is known of a source, for people."""
+
+    name: str
+    connected: bool = False
+    trouble: str = "not tried yet"
+    last_at: datetime | None = None  # when it last said something
+    taken: int = 0  # deliveries or readings since the start
+
+
+class EdgeLoop:
+    """What both loops have in common; `step()` for tests."""
+
+    def __init__(self, name: str, spool: Spool, report: Callable[[str], None]) -> None:
+        self.seen = Seen(name)
+        self._spool, self._report = spool, report
+        self._open = False
+
+    def step(self, stop: threading.Event, wait_s: float = 0.5) -> int:
+        """One pull; how many deliveries or readings are durable now. An unreachable source or a full spool is waited for, visibly."""
+        try:
+            if not self._open:
+                self._connect()
+                self._open = True
+                self.seen.connected, self.seen.trouble = True, ""
+            return self._pull(stop, wait_s)
+        except Unavailable as error:
+            self.seen.connected, self.seen.trouble = False, str(error)
+            self._report(f"{self.seen.name}: {error}")
+            self._close()
+            stop.wait(limits.RETRY_FIRST_S * 10)
+            return 0
+        except BaseException:
+            self._close()
+            raise
+
+    def run(self, stop: threading.Event) -> None:
+        """Step until `stop` is set."""
+        while not stop.is_set():
+            self.step(stop)
+        self._close()
+
+    def _connect(self) -> None:
+        raise NotImplementedError
+
+    def _disconnect(self) -> None:
+        raise NotImplementedError
+
+    def _pull(self, stop: threading.Event, wait_s: float) -> int:
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        if self._open:
+            self._open = False
+            self.seen.connected = False
+            self._disconnect()
+
+    def _until_durable(self, additions: Sequence[Addition], stop: threading.Event) -> list[int] | None:
+        """The numbers of the first entries once all is durable; None where the edge ends before. Meanwhile the source waits."""
+        wait_s = limits.RETRY_FIRST_S
+        while True:
+            try:
+                firsts = self._spool.append_all(additions)
+            except Unavailable as error:
+                self.seen.trouble = str(error)
+                self._report(f"{self.seen.name} waits {wait_s:.1f} s: {error}")
+                if stop.wait(wait_s):
+                    return None
+                wait_s = min(wait_s * 2, limits.RETRY_MAX_S)
+            else:
+                self.seen.trouble = ""
+                return firsts
+
+
+class DeliveryLoop(EdgeLoop):
+    """Spools deliveries as they are; the hub maps them."""
+
+    def __init__(self, adapter: Adapter, lane: str, spool: Spool, report: Callable[[str], None]) -> None:
+        super().__init__(adapter.name, spool, report)
+        self._adapter, self._lane = adapter, lane
+
+    def _connect(self) -> None:
+        self._adapter.open()
+
+    def _disconnect(self) -> None:
+        self._adapter.close()
+
+    def _pull(self, stop: threading.Event, wait_s: float) -> int:
+        deliveries = self._adapter.receive(limits.INTAKE_BATCH_MAX, wait_s)
+        if not deliveries:
+            return 0
+        entries = [Entry(d.body, d.transport, d.received_at, d.headers) for d in deliveries]
+        firsts = self._until_durable([Addition(self._lane, lambda first: entries)], stop)
+        if firsts is None:
+            self._close()
+            return 0
+        for n, delivery in enumerate(deliveries, firsts[0]):
+            delivery.done(_spooled(delivery, f"{self._spool.epoch}/{self._lane}/{n}"))
+            reach("edge acknowledged")
+        self.seen.last_at, self.seen.taken = deliveries[-1].received_at, self.seen.taken + len(deliveries)
+        return len(deliveries)
+
+
+def _spooled(delivery: Delivery, key: str) -> Outcome:
+    """What a source is told: it is durable here; what becomes of it the hub will say."""
+    line = LineOutcome("", "accepted", "edge", key, None, "spooled at the edge")
+    return Outcome(hashlib.sha256(delivery.body).hexdigest(), [PartOutcome(1, "spooled", [line])])
+
+
+class ReadingLoop(EdgeLoop):
+    """Spools what a source of readings observed, each producer in a lane of its own, with the facts that are made of it."""
+
+    def __init__(self, source: ReadingSource, meaning: "Meaning", spool: Spool, report: Callable[[str], None]) -> None:
+        super().__init__(source.name, spool, report)
+        self._source, self._meaning = source, meaning
+
+    def _connect(self) -> None:
+        self._source.open(self._spool.state)
+
+    def _disconnect(self) -> None:
+        self._source.close()
+
+    def _pull(self, stop: threading.Event, wait_s: float) -> int:
+        found = self._source.receive(READINGS_MAX, wait_s)
+        if not found:
+            return 0
+        if not self._meaning.keep(found, lambda additions: self._until_durable(additions, stop) is not None):
+            self._close()
+            return 0
+        for one in found:
+            one.done()
+            reach("edge acknowledged")
+        count = sum(len(one.readings) for one in found)
+        self.seen.last_at, self.seen.taken = found[-1].received_at, self.seen.taken + count
+        return max(count, 1)
+
+
+class Meaning:
+    """What all sources of an edge share: rules and producers' numbers, what they remember, and documents made of it.
+
+    One call at a time, until what it led to is durable: what is remembered must never be ahead of what is kept.
+    """
+
+    def __init__(self, plant: Plant, spool: Spool) -> None:
+        self._rules, self._sequences, self._spool = Rules(plant, spool.edge), Sequences(plant.sequences), spool
+        self._state = spool.states("")
+        self._run = secrets.token_hex(4)
+        self._busy = threading.Lock()
+
+    def keep(self, found: Sequence[Observed], durable: Callable[[Sequence[Addition]], bool]) -> bool:
+        """Make what was observed durable by `durable`, with the facts that it led to; whether that was done."""
+        with self._busy:
+            made: dict[str, bytes] = {}
+            return self._kept([self._observed(one, made) for one in found], made, durable)
+
+    def due(self, now: datetime, durable: Callable[[Sequence[Addition]], bool]) -> bool:
+        """The same for facts that time alone brings."""
+        with self._busy:
+            made: dict[str, bytes] = {}
+            additions = []
+            for producer, missed in self._sequences.due(now, self._state).items():
+                made |= missed.state
+                additions.append(
+                    self._addition(
+                        Observed(producer, now), [*told(self._spool.edge, missed.gaps, missed.filled, now, GAP_RULE)], missed.state
+                    )
+                )
+            for producer, folded in self._rules.due(now, self._state).items():
+                made |= folded.state
+                additions.append(self._addition(Observed(producer, now), folded.facts, folded.state))
+            return not additions or self._kept(additions, made, durable)
+
+    def say(self, lane: str, facts: Sequence[EdgeFact], durable: Callable[[Sequence[Addition]], bool]) -> bool:
+        """Facts that the edge has to say of itself."""
+        return durable([self._addition(Observed(lane, facts[0].occurred_at), facts, {})])
+
+    def _kept(self, additions: Sequence[Addition], made: dict[str, bytes], durable: Callable[[Sequence[Addition]], bool]) -> bool:
+        if not durable(additions):
+            return False
+        self._state |= made
+        return True
+
+    def _observed(self, observed: Observed, made: dict[str, bytes]) -> Addition:
+        state = ChainMap(made, self._state)
+        timed = self._rules.timed(observed)
+        missed = self._sequences.fold(timed if timed.numbered else _unnumbered(timed), state)
+        if not timed.numbered:
+            missed.observed = timed
+        folded = self._rules.fold(missed.observed, state)
+        made |= {**missed.state, **folded.state}
+        gaps, filled = [*observed.gaps, *missed.gaps], [*observed.filled, *missed.filled]
+        facts = [*told(self._spool.edge, gaps, filled, observed.received_at, GAP_RULE), *folded.facts]
+        return self._addition(missed.observed, facts, {**observed.memory, **missed.state, **folded.state})
+
+    def _addition(self, observed: Observed, facts: Sequence[EdgeFact], memory: Mapping[str, bytes]) -> Addition:
+        lane, at = observed.producer, observed.received_at
+        document = EdgeDocument(self._spool.edge, "", lane, 0, observed.producer, at, observed.readings, facts, self._run)
+
+        def make(first: int) -> list[Entry]:
+            if not (observed.readings or facts):
+                return []
+            return [Entry(replace(document, epoch=self._spool.epoch, n=first).json(), DOCUMENT, at)]
+
+        return Addition(lane, make, memory)
+
+
+def _unnumbered(observed: Observed) -> Observed:
+    """The same for who must not judge its numbers: a protocol did that, or they are none."""
+    return replace(observed, readings=[replace(r, sequence=None) if r.sequence is not None else r for r in observed.readings])
+
+
+class Numbers:
+    """How much comes and goes, smoothed over about a minute; `look` is called every few seconds."""
+
+    SPAN_S = 60.0
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._looks: list[tuple[float, int, int, int]] = []  # monotonic, entries ever, entries acknowledged ever, bytes waiting
+
+    def look(self) -> None:
+        """Count now."""
+        lanes, now = self._spool.lanes(), time.monotonic()
+        self._looks.append((now, sum(one.last for one in lanes), sum(one.acked for one in lanes), sum(one.bytes for one in lanes)))
+        while len(self._looks) > 2 and now - self._looks[0][0] > self.SPAN_S:
+            del self._looks[0]
+
+    def rates(self) -> tuple[float, float, float | None]:
+        """Entries that arrive and that are drained a second, and seconds until the spool is full, if it grows."""
+        if len(self._looks) < 2:
+            return 0.0, 0.0, None
+        (then, last, acked, held), (now, last_, acked_, held_) = self._looks[0], self._looks[-1]
+        passed = max(now - then, 1e-9)
+        growth = (held_ - held) / passed
+        full = (self._spool.bytes_max - held_) / growth if growth > 0 else None
+        return max(0.0, (last_ - last) / passed), max(0.0, (acked_ - acked) / passed), full

@@ -1,0 +1,396 @@
+"""OPC UA in: readings of one server, and what is missing of them.
+
+A message of the server is confirmed when its readings are durable. After a cut, and after a kill -9, the session and its subscription are taken
+up again, and the server sends again what was not confirmed; so a cut shorter than the server's patience costs nothing. Where it has forgotten
+them, each item's first value afterwards is set against the last that was durable: the same time and value means that nothing happened, else the
+server's history is read for what lies between, and what even that does not give is a gap.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from adapters.formats.opcua_values import overflowed, quality_of, value_of
+from adapters.opcua.items import Cut, Item, Step, aware, merged
+from adapters.opcua.settings import OpcUaSettings
+from events.errors import Unavailable
+from hub import limits
+from hub.intake.readings import Filled, Gap, GapKind, Observed, Reading
+
+if TYPE_CHECKING:  # asyncua is heavy: it is imported when a server is opened
+    from adapters.opcua.browse import Found
+    from adapters.opcua.line import Line, Message
+    from adapters.opcua.session import Session
+
+_NO_BOUND = 0x80D70000  # BadBoundNotFound: what a server puts where its history begins later than asked for
+_SHORT = "the server dropped values before it sent them: its queue is too short (raise queue, or rate_hz), or it was too slow"
+_FORGOT = "the server did not keep our subscription: it was started anew, or the cut was too long"
+
+
+class OpcUaSource:
+    """A `ReadingSource` for one server."""
+
+    def __init__(self, settings: OpcUaSettings) -> None:
+        self._settings = settings
+        self._line: Line | None = None
+        self._forget()
+
+    @property
+    def name(self) -> str:
+        return f"opcua {self._settings.url}"
+
+    def _forget(self) -> None:
+        self._items: dict[str, Item] = {}
+        self._numbers: dict[int, Item] = {}
+        self._handles: dict[int, Item] = {}
+        self._dirty: set[int] = set()
+        self._changed: set[str] = set()  # names of what else is to be remembered anew
+        self._ordinal, self._cuts = 0, dict[int, Cut]()
+        self._heard: datetime | None = None
+        self._next, self._done = 1, 0  # the message that is expected, and how many of its values are durable
+        self._told: list[Step] = []  # what is to be said before anything else
+        self._stream: Iterator[Step | None] = iter(())
+        self._wait_s, self._page = 0.0, limits.OPCUA_HISTORY_PAGE
+        self._ended: Unavailable | None = None
+        self._look_at, self._look_s = 0.0, limits.OPCUA_AGAIN_S
+
+    # -- the source ---------------------------------------------------------------------------------------------------------------------------
+
+    def open(self, remembered: Callable[[str], bytes | None]) -> None:
+        """Connect, go on with what is remembered, and compare the items. Raises `Unavailable`."""
+        from adapters.opcua.line import Line
+
+        self.close()
+        self._forget()
+        session = self._recall(remembered)
+        line = Line(self._settings)
+        try:
+            line.open(session)
+            found = line.browse()
+            moved = any((item := self._items.get(one.tag)) and item.node != one.node for one in found)
+            if not line.resumed or moved:
+                self._begin(line, "disconnected", _FORGOT)
+            self._compare(line, found)
+            line.go_on()
+        except BaseException:
+            line.close()
+            raise
+        self._line = line
+        self._changed |= {"line", "at"}
+        self._stream = self._steps(line)
+
+    def receive(self, limit: int, wait_s: float) -> Sequence[Observed]:
+        """What came, in one piece. Raises `Unavailable` when the line is lost or silent, after all that came before."""
+        if self._line is None:
+            raise Unavailable(f"{self.name} is not open")
+        self._wait_s, self._page, begun = wait_s, min(limit, limits.OPCUA_HISTORY_PAGE), time.monotonic()
+        found: list[Step] = []
+        size = 0
+        looked = False
+        while size < limit and time.monotonic() - begun < wait_s + 1.0:
+            try:
+                if self._ended is not None:
+                    raise self._ended
+                if not looked:
+                    looked = self._look_again(self._line)
+                step = self._told.pop(0) if self._told else next(self._stream)
+            except Unavailable as error:
+                self._ended = error  # what came before it is handed over first
+                if not found:
+                    raise
+                break
+            if step is None:
+                break
+            found.append(step)
+            size += len(step.readings)
+            self._wait_s = 0.0
+        if not found and not self._changed:
+            return []
+        return [self._observed(found, self._line)]
+
+    def close(self) -> None:
+        """Drop the connection; the server keeps what is not confirmed, as long as it has patience."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+    def check(self) -> Sequence[str]:
+        """Connect, look around, and leave nothing behind. Raises `Unavailable` naming the remedy."""
+        from adapters.opcua.check import looked
+
+        return looked(self._settings)
+
+    # -- what is remembered --------------------------------------------------------------------------------------------------------------------
+
+    def _name(self, what: str) -> str:
+        return f"opcua/{self._settings.producer}/{what}"
+
+    def _recall(self, remembered: Callable[[str], bytes | None]) -> "Session | None":
+        """Take up what was durable; how to go on with the session, if it is of the same settings."""
+        from adapters.opcua.session import Session
+
+        def load(what: str) -> Any:
+            saved = remembered(self._name(what))
+            return None if saved is None else msgspec.msgpack.decode(saved)
+
+        for row in load("items") or ():
+            item = Item(*row)
+            if saved := remembered(self._name(f"item/{item.number}")):
+                item.recall(saved)
+            self._know(item)
+        if at := load("at"):
+            self._next, self._done, heard = at
+            self._heard = datetime.fromisoformat(heard) if heard else None
+        if (line := load("line")) is None:
+            return None
+        token, nonce, subscription, started, self._ordinal, about, cuts = line
+        self._cuts = {n: Cut(kind, reason, datetime.fromisoformat(heard)) for n, kind, reason, heard in cuts}
+        return Session(token, nonce, subscription, started, self._next) if about == self._settings.about_subscription() else None
+
+    def _memory(self, line: "Line") -> dict[str, bytes]:
+        """What is to be durable together with what is said now."""
+        memory = {self._name(f"item/{number}"): self._numbers[number].saved() for number in self._dirty}
+        self._dirty.clear()
+        encode = msgspec.msgpack.encode
+        if "items" in self._changed:
+            rows = [(i.number, i.tag, i.node, i.history, i.gone, i.watched, i.handle) for i in self._items.values()]
+            memory[self._name("items")] = encode(rows)
+        if "line" in self._changed:
+            session, about = line.session(), self._settings.about_subscription()
+            cuts = [(n, cut.kind, cut.reason, cut.heard.isoformat()) for n, cut in self._cuts.items()]
+            memory[self._name("line")] = encode(
+                (session.token, session.nonce, session.subscription, session.started, self._ordinal, about, cuts)
+            )
+        memory[self._name("at")] = encode((self._next, self._done, self._heard.isoformat() if self._heard else None))
+        self._changed.clear()
+        return memory
+
+    def _observed(self, steps: Sequence[Step], line: "Line") -> Observed:
+        confirm = [step.confirm for step in steps if step.confirm]
+
+        def done() -> None:
+            for subscription, number in confirm:
+                line.confirm(subscription, number)
+
+        return Observed(
+            self._settings.producer,
+            datetime.now(UTC),
+            [reading for step in steps for reading in step.readings],
+            merged([gap for step in steps for gap in step.gaps], timedelta(seconds=self._settings.publishing_s)),
+            [filled for step in steps for filled in step.filled],
+            self._memory(line),
+            done,
+        )
+
+    # -- items -----------------------------------------------------------------------------------------------------------------------------------
+
+    def _know(self, item: Item) -> None:
+        self._items[item.tag] = self._numbers[item.number] = item
+        if item.handle:
+            self._handles[item.handle] = item
+        item.counting = next((one for one in self._settings.sequences if one.tag == item.tag), None)
+
+    def _begin(self, line: "Line", kind: GapKind, reason: str) -> None:
+        """A new subscription: from here on each item's next value is the first after a cut."""
+        line.subscribe()
+        self._ordinal += 1
+        if self._heard is not None:
+            self._cuts[self._ordinal] = Cut(kind, reason, self._heard)
+            if len(self._cuts) > limits.OPCUA_CUTS_MAX:
+                del self._cuts[min(self._cuts)]
+        self._next, self._done = 1, 0
+        self._changed |= {"line", "items"}
+        for item in self._items.values():
+            item.watched = False
+
+    def _compare(self, line: "Line", found: "Sequence[Found]") -> None:
+        """Let the server watch what it does not watch yet; say of which known items that cannot be."""
+        there = {one.tag: one for one in found}
+        for tag, one in there.items():
+            if tag not in self._items:
+                self._know(Item(max(self._numbers, default=0) + 1, tag, one.node, one.history))
+            item = self._items[tag]
+            item.node, item.history = one.node, one.history
+        wanted = [item for item in self._items.values() if not item.watched and item.tag in there]
+        for item in wanted:
+            self._handles.pop(item.handle, None)
+            item.handle = secrets.randbits(31) + 1
+            self._handles[item.handle] = item
+        why = {item.tag: "the server has it no more" for item in self._items.values() if item.tag not in there}
+        said = line.monitor([(item.handle, item.node) for item in wanted]) if wanted else []
+        why |= {item.tag: f"the server does not watch it ({one.why})" for item, one in zip(wanted, said, strict=True) if one.why}
+        for item in wanted:
+            if item.tag not in why:
+                item.watched = True
+                item.ordinal = min(item.ordinal, self._ordinal - 1)  # its next value is a first one
+        for tag, reason in why.items():
+            self._lose(self._items[tag], reason)
+        if wanted or why:
+            self._changed.add("items")
+
+    def _lose(self, item: Item, why: str) -> None:
+        """Say once that an item is not watched."""
+        item.watched = False
+        if not item.gone:
+            item.gone = secrets.token_hex(8)
+            since = max((at for at in (item.at, self._heard) if at), default=datetime.now(UTC))
+            self._told.append(Step(gaps=[Gap(item.gone, self._settings.producer, "disconnected", why, since=since, tags=(item.tag,))]))
+
+    def _look_again(self, line: "Line") -> bool:
+        """Look for items that were missing, less and less often."""
+        if all(item.watched for item in self._items.values()):
+            self._look_at, self._look_s = 0.0, limits.OPCUA_AGAIN_S
+        elif not self._look_at:
+            self._look_at = time.monotonic() + self._look_s
+        elif self._look_at <= time.monotonic():
+            self._look_s = min(self._look_s * 2, limits.OPCUA_AGAIN_MAX_S)
+            self._look_at = time.monotonic() + self._look_s
+            self._compare(line, line.browse())
+        return True
+
+    # -- values ------------------------------------------------------------------------------------------------------------------------------------
+
+    def _steps(self, line: "Line") -> Iterator[Step | None]:
+        """What comes, a step at a time; None when there is nothing now. At each step the source's state is what goes with it."""
+        from adapters.opcua.line import Hole
+
+        while True:
+            came = line.take(self._wait_s)
+            if came is None:
+                yield None
+            elif isinstance(came, Hole):
+                lost = "we had no room for what the server sent" if came.full else "the server did not keep what it sent long enough"
+                self._begin(line, "overflow" if came.full else "disconnected", f"{lost} (its messages {came.first} to {came.last})")
+                self._compare(line, line.browse())
+                line.go_on()
+            elif came.values:
+                yield from self._message(line, came)
+            else:
+                self._heard = came.published
+                yield Step()
+
+    def _message(self, line: "Line", came: "Message") -> Iterator[Step]:
+        """The values of a message, but for those that were durable before, and then that it is through."""
+        begin = self._done if came.number == self._next else 0
+        self._next = came.number
+        for n in range(begin, len(came.values)):
+            self._done = n
+            handle, data = came.values[n]
+            if (item := self._handles.get(handle)) is None:
+                continue  # made before a kill, and known under another handle since
+            status = data.StatusCode.value if data.StatusCode is not None else 0
+            reading = self._reading(item, data, status, line.namespaces)
+            if item.ordinal != self._ordinal:
+                yield from self._first(line, item, reading, n)
+            elif not item.repeats(reading):
+                gaps: list[Gap] = []
+                if overflowed(status) or item.missing(reading):
+                    cut = Cut("overflow" if overflowed(status) else "sequence", _SHORT, came.published)
+                    gaps = yield from self._between(line, item, reading, cut, item.at)
+                item.late(reading, came.published)
+                self._done = n + 1
+                yield self._put(item, reading, "sequence", _SHORT, gaps)
+        self._next, self._done = came.number % (2**32 - 1) + 1, 0
+        if not came.more:
+            self._heard = came.published
+        yield Step(confirm=(line.subscription, came.number))
+
+    def _first(self, line: "Line", item: Item, reading: Reading, n: int) -> Iterator[Step]:
+        """An item's first value in this subscription: what lies between it and the last that was durable is read back, or is a gap."""
+        repeated = item.known and item.has(reading)
+        why: tuple[GapKind, str] = ("sequence", _SHORT)
+        gaps: list[Gap] = []
+        if item.known and not repeated:
+            after = min((ordinal for ordinal in self._cuts if ordinal > item.ordinal), default=0)
+            cut = self._cuts.get(after) or Cut("disconnected", "it was not watched", item.at or datetime.now(UTC))
+            since = cut.heard - timedelta(seconds=item.lag_s or 0.0)
+            if item.at is not None and reading.at is not None:
+                since = max(item.at, min(since, reading.at))
+            gaps = yield from self._between(line, item, reading, cut, since)
+            why = cut.kind, cut.reason
+        item.ordinal, self._done = self._ordinal, n + 1
+        self._dirty.add(item.number)
+        step = Step() if repeated else self._put(item, reading, *why, gaps)
+        if item.gone:
+            how = "the server watches it again; what is missing even so is a gap of its own"
+            step.filled, item.gone = [Filled(item.gone, self._settings.producer, how)], ""
+            self._changed.add("items")
+        yield step
+
+    def _between(self, line: "Line", item: Item, reading: Reading, cut: Cut, since: datetime | None) -> Generator[Step, None, list[Gap]]:
+        """What the server's history has between an item's last reading and this one, page by page; returns the gap that goes with this one."""
+        gap = Gap(secrets.token_hex(8), self._settings.producer, cut.kind, cut.reason, since=since, until=reading.at, tags=(item.tag,))
+        left = [] if item.counts(reading) else [gap]  # jumps of the numbers say it more exactly than times do
+        if not self._settings.history or not item.history or item.at is None or reading.at is None or item.at > reading.at:
+            return left
+        for readings, reaches, why in self._pages(line, item, reading):
+            if left and reaches:
+                left = []
+            elif left and left[0].kind != "history":
+                reason = f"{cut.reason}; its history {f'cannot be read ({why})' if why else 'does not reach back so far'}"
+                left = [replace(gap, kind="history", reason=reason, until=readings[0].at if readings else reading.at)]
+            if readings:  # with them the gap is told: from here on the history reaches back
+                steps = [self._put(item, one, "history", "its history is not complete") for one in readings]
+                yield Step(readings, [*left, *(one for step in steps for one in step.gaps)])
+                left = []
+        return left
+
+    def _pages(self, line: "Line", item: Item, reading: Reading) -> Iterator[tuple[list[Reading], bool, str]]:
+        """History up to a reading: pages of what is not known yet, whether it reaches back to the last one known, and why it cannot be read."""
+        assert item.at is not None
+        assert reading.at is not None
+        anchor = start = item.at
+        point, size, reaches = None, max(2, self._page), False
+        while True:
+            values, point, why = line.history(item.node, start, reading.at, size, point)
+            found: list[Reading] = []
+            seen = Item(0, "", "", False, at=item.at, keys=list(item.digests()))
+            last = start
+            for data in values:
+                status = data.StatusCode.value if data.StatusCode is not None else 0
+                one = self._reading(item, data, status, line.namespaces, historical=True)
+                if status == _NO_BOUND or one.at is None:
+                    continue
+                reaches = reaches or one.at <= anchor
+                if one.at < start or one.at > reading.at or seen.has(one):
+                    continue
+                last = one.at
+                if (one.at, one.type, repr(one.value), one.quality) == (reading.at, reading.type, repr(reading.value), reading.quality):
+                    continue  # it came itself
+                found.append(one)
+                seen.put(one)
+            yield found, reaches, why
+            if why or not values or (not point and len(values) < size):
+                return
+            if not point:
+                if last == start:  # more values of one time than a page has
+                    size *= 2
+                start = last
+
+    def _reading(self, item: Item, data: Any, status: int, namespaces: Sequence[str], *, historical: bool = False) -> Reading:
+        value, kind = value_of(data.Value, namespaces)
+        at = data.SourceTimestamp or data.ServerTimestamp
+        number = value if item.counting is not None and type(value) is int else None
+        return Reading(item.tag, value, aware(at) if at else None, quality_of(status), kind, number, historical)
+
+    def _put(self, item: Item, reading: Reading, kind: GapKind, reason: str, gaps: Sequence[Gap] = ()) -> Step:
+        """A reading is the item's last; numbers that are missing before it are a gap."""
+        if missing := item.missing(reading):
+            assert item.counting is not None
+            tags = (item.tag, *(tag for tag in self._items if any(fnmatchcase(tag, one) for one in item.counting.of)))
+            gaps = [
+                *gaps,
+                *(
+                    Gap(secrets.token_hex(8), self._settings.producer, kind, reason, *ends, since=item.at, until=reading.at, tags=tags)
+                    for ends in missing
+                ),
+            ]
+        item.put(reading)
+        self._dirty.add(item.number)
+        return Step([reading], gaps)

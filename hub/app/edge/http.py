@@ -1,0 +1,127 @@
+"""The edge's HTTP server: takes posts as the hub does, shows the page, and does what `hub edge resend` and `hub edge drain` ask.
+
+A 2xx is sent only after the body is in the spool. On an address that others reach it needs a token (`HUB_EDGE_TOKEN`).
+"""
+
+import asyncio
+import os
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from adapters.http_queue import QueueFull
+from hub import limits
+from hub.app.edge.page import page
+from hub.app.guard import Guard, problem
+from hub.app.settings import TOKEN_CHARS_MIN, ConfigError, Secret, is_loopback
+from hub.intake.delivery import trace_header
+
+if TYPE_CHECKING:
+    from hub.app.edge.process import Edge
+
+
+def address(listen: str) -> tuple[str, int]:
+    """Host and port of `listen`."""
+    host, _, port = listen.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def make_app(edge: "Edge") -> Starlette:
+    """The application."""
+
+    async def take(request: Request) -> Response:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limits.HTTP_BODY_BYTES_MAX:
+                return problem(413, f"the body is larger than {limits.HTTP_BODY_BYTES_MAX} bytes: send it in parts")
+        if not body:
+            return problem(400, "the body is empty: send a fact, a batch or a document")
+        headers = {"content_type": request.headers.get("content-type", "")[:200], "path": request.url.path}
+        headers |= trace_header(request.headers.get("traceparent"))
+        try:
+            future = edge.posts.submit(bytes(body), headers, datetime.now(UTC))
+            outcome = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), limits.HTTP_DURABLE_WAIT_S)
+        except QueueFull as full:
+            return problem(503, str(full), {"Retry-After": "1"})
+        except TimeoutError:
+            return problem(503, "the spool did not take it in time: send it again", {"Retry-After": "2"})
+        (line,) = outcome.parts[0].lines
+        return JSONResponse({"sha256": outcome.sha256, "spooled": line.business_key}, 202)
+
+    async def status(request: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(edge.status))
+
+    async def shown(request: Request) -> Response:
+        return HTMLResponse(page(await asyncio.to_thread(edge.status)))
+
+    async def drain(request: Request) -> Response:
+        asked = await _json(request)
+        rate = asked.get("rate")
+        if not isinstance(rate, int | float) or isinstance(rate, bool) or rate < 0:
+            return problem(400, "rate is entries a second, 0 for no bound")
+        edge.forwarder.rate_max = float(rate)
+        return JSONResponse({"rate_max": edge.forwarder.rate_max})
+
+    async def resend(request: Request) -> Response:
+        asked = await _json(request)
+        lane, first, last = asked.get("lane"), asked.get("first"), asked.get("last")
+        known = {one.name: one for one in await asyncio.to_thread(edge.spool.lanes)}
+        if lane not in known:
+            return problem(404, f"there is no lane {str(lane)[:80]!r}: the lanes are {', '.join(known) or 'none yet'}")
+        if not isinstance(first, int) or not isinstance(last, int) or not 1 <= first <= last:
+            return problem(400, "first and last are numbers of the lane, 1 or more")
+        count = await asyncio.to_thread(edge.spool.send_again, lane, first, last)
+        edge.spool.arrived.set()
+        return JSONResponse({"lane": lane, "asked": last - first + 1, "found": count, "waiting": known[lane].last - known[lane].acked})
+
+    routes = [
+        Route("/v1/facts", take, methods=["POST"]),
+        Route("/epcis/capture", take, methods=["POST"]),
+        Route("/status", status),
+        Route("/", shown),
+        Route("/v1/drain", drain, methods=["POST"]),
+        Route("/v1/resend", resend, methods=["POST"]),
+    ]
+    app = Starlette(routes=routes)
+    host, _ = address(edge.configured.config.listen)
+    token = os.environ.get("HUB_EDGE_TOKEN", "")
+    if not is_loopback(host) and len(token) < TOKEN_CHARS_MIN:
+        raise edge.configured.document.fault(
+            ("listen",), f"others can reach {host}: set HUB_EDGE_TOKEN to at least {TOKEN_CHARS_MIN} characters, or listen on 127.0.0.1"
+        )
+    app.add_middleware(Guard, token=Secret(token) if token else None)
+    return app
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    try:
+        found = await request.json()
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def serve(edge: "Edge", stop: threading.Event) -> None:
+    """Serve until `stop` is set. Raises `ConfigError` for an address that cannot be had."""
+    host, port = address(edge.configured.config.listen)
+    server = uvicorn.Server(
+        uvicorn.Config(make_app(edge), host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=3, lifespan="off")
+    )
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+
+    def watch() -> None:
+        stop.wait()
+        server.should_exit = True
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        server.run()
+    except SystemExit as error:  # uvicorn's word for an address that is taken
+        raise ConfigError(f"{edge.configured.config.listen} cannot be listened on: free it, or change `listen`") from error

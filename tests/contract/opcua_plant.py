@@ -1,0 +1,230 @@
+"""OPC UA's far side for the contract suite: an asyncua server in a process of its own, told on its standard input what to do.
+
+`python -m tests.contract.opcua_plant SETTINGS` (JSON); then one command a line, one answer a line.
+"""
+
+import asyncio
+import json
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from asyncua import Server, ua
+from asyncua.crypto.permission_rules import User, UserRole
+from asyncua.server.user_managers import UserManager
+
+from hub.app.servers.process import free_port
+
+HOST = "127.0.0.1"
+URI = "http://plant.example/line1"
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+# -- the server's process ---------------------------------------------------------------------------------------------------------------
+
+
+class _Users(UserManager):  # type: ignore[misc]  # the library's classes have no types here
+    def __init__(self, name: str, password: str) -> None:
+        self._name, self._password = name, password
+
+    def get_user(self, iserver: Any, username: Any = None, password: Any = None, certificate: Any = None) -> Any:
+        return User(role=UserRole.User, name=username) if (username, password) == (self._name, self._password) else None
+
+
+class _Plant:
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
+        self._said = 0
+        self._last = datetime.now(UTC)
+        self._nodes: dict[str, Any] = {}
+
+    async def run(self) -> None:
+        s = self._settings
+        server = Server(user_manager=_Users(s["user"], s["password"]) if s.get("user") else None)
+        await server.init()
+        server.set_endpoint(f"opc.tcp://{HOST}:{s['port']}/plant")
+        server.set_server_name("Contract plant")
+        policy = ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt if s.get("certificate") else ua.SecurityPolicyType.NoSecurity
+        server.set_security_policy([policy])
+        if s.get("user"):
+            server.set_identity_tokens([ua.UserNameIdentityToken])
+        if s.get("certificate"):
+            await server.set_application_uri("urn:plant.example:server")
+            await server.load_certificate(Path(s["certificate"]))
+            await server.load_private_key(Path(s["key"]))
+        if s.get("unacknowledged"):
+            server.iserver.max_unacked_messages_per_subscription = s["unacknowledged"]
+        if s.get("history_page"):
+            server.iserver.history_manager.storage.max_history_data_response_size = s["history_page"]
+        for n in range(s.get("before", 0)):
+            await server.register_namespace(f"http://other.example/{n}")
+        index = await server.register_namespace(URI)
+        self._index, self._server = index, server
+        self._line = await server.nodes.objects.add_object(index, "Line1")
+        await self.add("Count", s.get("number", 0))
+        await self.add("Idle", 7)
+        async with server:
+            if s.get("history"):
+                for node in self._nodes.values():
+                    await server.historize_node_data_change(node, count=s.get("history_count", 0))
+            print(json.dumps({"ready": True}), flush=True)
+            await self._obey()
+
+    async def add(self, name: str, value: Any) -> None:
+        node = await self._line.add_variable(ua.NodeId(f"Line1.{name}", self._index), ua.QualifiedName(name, self._index), value)
+        self._nodes[name] = node
+
+    async def _obey(self) -> None:
+        loop, lines = asyncio.get_running_loop(), asyncio.Queue[str]()
+
+        def read() -> None:  # a thread, so that the loop goes on serving
+            for line in sys.stdin:
+                loop.call_soon_threadsafe(lines.put_nowait, line)
+            loop.call_soon_threadsafe(lines.put_nowait, "")
+
+        threading.Thread(target=read, daemon=True).start()
+        while line := await lines.get():
+            said = json.loads(line)
+            print(json.dumps(await getattr(self, said["command"])(**said["given"])), flush=True)
+
+    async def write(self, name: str, value: Any, kind: str, at: str | None = None, status: int = 0) -> str:
+        when = datetime.fromisoformat(at) if at else max(datetime.now(UTC), self._last + timedelta(microseconds=1))
+        self._last = when
+        variant = ua.Variant(value, ua.VariantType[kind])
+        data = ua.DataValue(variant, ua.StatusCode(status), when, when)
+        result = await self._server.iserver.aspace.write_attribute_value(self._nodes[name].nodeid, ua.AttributeIds.Value, data)
+        result.check()
+        return when.isoformat()
+
+    async def say(self, first: int, count: int, every_s: float) -> dict[int, str]:
+        found = {}
+        for n in range(first, first + count):
+            found[n] = await self.write("Count", n, "Int64")
+            await asyncio.sleep(every_s)
+        await asyncio.sleep(0)
+        return found
+
+    async def last(self) -> int:
+        return int(await self._nodes["Count"].read_value())
+
+    async def burst(self, names: int, each: int) -> int:
+        """Values as fast as they can be written, for measuring."""
+        self._run = getattr(self, "_run", 0) + each  # never a value that it had
+        for n in range(self._run, self._run + each):
+            for name in range(names):
+                await self.write(f"V{name}", n, "Int64")
+            await asyncio.sleep(0)
+        return names * each
+
+    async def later(self, do: str, **arguments: Any) -> bool:
+        """Begin with something and answer at once."""
+        self._task = asyncio.create_task(getattr(self, do)(**arguments))
+        return True
+
+    async def add_many(self, names: int) -> int:
+        for name in range(names):
+            await self.add(f"V{name}", 0)
+        return names
+
+    async def add_types(self) -> int:
+        """A variable of each type, by name: see `tests/contract/test_opcua.py`."""
+        from tests.contract.opcua_types import VALUES  # not before: it is for one test
+
+        for name, variant in VALUES.items():
+            node = await self._line.add_variable(ua.NodeId(f"Line1.{name}", self._index), ua.QualifiedName(name, self._index), variant)
+            self._nodes[name] = node
+        return len(VALUES)
+
+    async def remove(self, name: str) -> bool:
+        await self._server.delete_nodes([self._nodes.pop(name)])
+        return True
+
+    async def put_back(self, name: str, value: Any) -> bool:
+        await self.add(name, value)
+        return True
+
+    async def sessions(self) -> int:
+        return len(self._server.iserver._external_sessions)
+
+    async def unconfirmed(self) -> int:
+        """Messages that the server keeps because nobody has confirmed them."""
+        subscriptions = self._server.iserver.subscription_service.subscriptions.values()
+        return sum(len(one._not_acknowledged_results) for one in subscriptions if one.pub_request_callback)
+
+    async def forget(self) -> int:
+        """End all sessions and their subscriptions, as a server does whose patience is over."""
+        sessions = list(self._server.iserver._external_sessions.values())
+        for session in sessions:
+            await session.close_session(True)
+        return len(sessions)
+
+
+# -- its handle in the test ---------------------------------------------------------------------------------------------------------------
+
+
+class PlantServer:
+    """The process. `settings`: port, history, history_count, before (namespaces before ours), certificate, key, user, password, …"""
+
+    def __init__(self, log: Path, argv: Sequence[str] = (sys.executable, "-m", "tests.contract.opcua_plant"), **settings: Any) -> None:
+        self.settings = {"port": free_port(), **settings}
+        self._log, self._argv = log, list(argv)
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def port(self) -> int:
+        return int(self.settings["port"])
+
+    @property
+    def url(self) -> str:
+        return f"opc.tcp://{HOST}:{self.port}/plant"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.kill()
+
+    def start(self, **changed: Any) -> None:
+        self.settings |= changed
+        argv = [*self._argv, json.dumps(self.settings)]
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(argv, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert self._answer() == {"ready": True}
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def pause(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def do(self, command: str, /, **arguments: Any) -> Any:
+        """Let it do something and wait until it is done."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"command": command, "given": arguments}) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, self._log.read_text()[-3000:]
+        return json.loads(line)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.ERROR)
+    asyncio.run(_Plant(json.loads(sys.argv[1])).run())
