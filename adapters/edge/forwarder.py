@@ -117,13 +117,13 @@ class Forwarder:
     def _greet(self) -> None:
         """Ask the hub how far it is, and go on from there.
 
-        Numbers it has that we never gave: our spool was lost or put back from a copy, so a new epoch begins. Numbers we took for durable and it does
+        Entries it has that we never gave: our spool was lost or put back from a copy, so a new epoch begins. Numbers we took for durable and it does
         not have: it was put back from a backup; what is still here is sent again, and what is not is told as lost.
         """
         answer = self._ask("GET", f"{wire.HELLO}?edge={self._spool.edge}&epoch={self._spool.epoch}")
         self._heard(answer)
         lanes = {lane.name: lane for lane in self._spool.lanes()}
-        if any(n > (lanes[name].last if name in lanes else 0) for name, n in answer.lanes.items()):
+        if self._spool.differs(answer.lanes, answer.runs):
             self._spool.new_epoch()
             return
         self._spool.acknowledge({name: n for name, n in answer.lanes.items() if n > lanes[name].acked})

@@ -26,7 +26,7 @@ create table meta (format integer not null, edge text not null, epoch text not n
 create table lane (name text primary key, last integer not null, acked integer not null default 0, bytes integer not null default 0,
   kept integer not null default 0) without rowid;
 create table entry (seq integer primary key autoincrement, lane text not null, n integer not null, received_at text not null,
-  transport text not null, headers text not null, sha256 blob not null, body blob not null, unique (lane, n));
+  transport text not null, headers text not null, sha256 blob not null, body blob not null, run text not null, unique (lane, n));
 create table state (name text primary key, value blob not null) without rowid;
 create table again (lane text not null, n integer not null, primary key (lane, n)) without rowid;
 """
@@ -67,6 +67,7 @@ class Spooled:
     headers: str  # as JSON
     sha256: bytes
     body: bytes
+    run: str  # who wrote it: a random name of each opening of the spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Spool:
         read_only: bool = False,
     ) -> None:
         self.path, self.bytes_max, self._keep_bytes, self._keep_s, self._now = path, bytes_max, keep_bytes, keep_s, now
-        self._mutex = threading.Lock()
+        self._mutex, self._run = threading.Lock(), secrets.token_hex(8)
         self.arrived = threading.Event()  # set when something was spooled
         try:
             self._db = self._open(read_only)
@@ -178,9 +179,18 @@ class Spool:
         if not entries:
             return
         self._db.executemany(
-            "insert into entry (lane, n, received_at, transport, headers, sha256, body) values (?, ?, ?, ?, ?, ?, ?)",
+            "insert into entry (lane, n, received_at, transport, headers, sha256, body, run) values (?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                (lane, n, time_text(e.received_at), e.transport, json.dumps(dict(e.headers)), hashlib.sha256(e.body).digest(), e.body)
+                (
+                    lane,
+                    n,
+                    time_text(e.received_at),
+                    e.transport,
+                    json.dumps(dict(e.headers)),
+                    hashlib.sha256(e.body).digest(),
+                    e.body,
+                    self._run,
+                )
                 for n, e in enumerate(entries, first)
             ),
         )
@@ -310,6 +320,17 @@ class Spool:
 
     # -- epochs and numbers
 
+    def differs(self, upto: Mapping[str, int], runs: Mapping[str, str]) -> bool:
+        """Whether the hub has, as the last of some lane, an entry that this spool never gave or another than it gave under that number: this spool
+        was lost or put back from a copy, and since then numbers were used again. `runs`: who wrote the hub's last of each lane."""
+        with self._mutex:
+            for lane, n in upto.items():
+                last, acked = self._db.execute("select last, acked from lane where name = ?", (lane,)).fetchone() or (0, 0)
+                row = self._db.execute("select run from entry where lane = ? and n = ?", (lane, n)).fetchone()
+                if n > last or (n > acked and row and runs.get(lane) and row[0] != runs[lane]):
+                    return True
+        return False
+
     def new_epoch(self) -> str:
         """Begin a new epoch, because the numbers of this one are not sure any more: what the hub does not have is numbered from 1 again."""
         with self._mutex, self._writing():
@@ -374,7 +395,7 @@ class _Transaction:
             raise _trouble(self._spool.path, error) from error
 
 
-_ENTRY = "select seq, lane, n, received_at, transport, headers, sha256, body from entry"
+_ENTRY = "select seq, lane, n, received_at, transport, headers, sha256, body, run from entry"
 
 
 def new_epoch(now: datetime) -> str:

@@ -17,7 +17,7 @@ UNPACKED_BYTES_MAX = 72 * 1024 * 1024  # of one batch, whatever it is compressed
 
 
 class WireEntry(msgspec.Struct, array_like=True, frozen=True):
-    """One entry: lane, number, when the edge got it (RFC 3339), the source's transport, what that said (JSON), the bytes."""
+    """One entry: lane, number, when the edge got it (RFC 3339), the source's transport, what that said (JSON), the bytes, who wrote it."""
 
     lane: str
     n: int
@@ -26,6 +26,7 @@ class WireEntry(msgspec.Struct, array_like=True, frozen=True):
     headers: str
     body: bytes
     again: bool = False
+    run: str = ""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -39,19 +40,20 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What the hub has durably: the last number of each lane of this edge and epoch; `now` is the hub's clock."""
+    """What the hub has durably: the last number of each lane of this edge and epoch; `now` is the hub's clock, `runs` who wrote those entries."""
 
     epoch: str
     lanes: dict[str, int]
     now: str
     outcomes: dict[str, int] = {}
+    runs: dict[str, str] = {}
 
 
 def packed(
     edge: str, epoch: str, sent_at: str, entries: Sequence[Spooled], *, again: bool = False, lost: Sequence[tuple[str, int, int]] = ()
 ) -> bytes:
     """A batch as it travels."""
-    found = [WireEntry(e.lane, e.n, e.received_at, e.transport, e.headers, e.body, again) for e in entries]
+    found = [WireEntry(e.lane, e.n, e.received_at, e.transport, e.headers, e.body, again, e.run) for e in entries]
     pressed = zlib.compressobj(1, wbits=31)
     return pressed.compress(msgspec.msgpack.encode(Batch(edge, epoch, sent_at, found, list(lost)))) + pressed.flush()
 

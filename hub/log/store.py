@@ -220,19 +220,20 @@ class Log:
         """The rows of a reading query."""
         return self._run(lambda cursor: cursor.execute(query, values).fetchall())
 
-    def lanes(self, edge: str, epoch: str) -> dict[str, int]:
-        """The last number that is durable here of each lane of an edge in an epoch."""
-        query = "select name, number from intake.lane where edge = %s and epoch = %s"
-        return dict(self._run(lambda cursor: cursor.execute(query, [edge, epoch]).fetchall()))
+    def lanes(self, edge: str, epoch: str) -> dict[str, tuple[int, str]]:
+        """The last number that is durable here of each lane of an edge in an epoch, and who wrote that entry."""
+        query = "select name, number, run from intake.lane where edge = %s and epoch = %s"
+        rows = self._run(lambda cursor: cursor.execute(query, [edge, epoch]).fetchall())
+        return {name: (number, run) for name, number, run in rows}
 
-    def move_lanes(self, edge: str, epoch: str, upto: Mapping[str, int]) -> None:
+    def move_lanes(self, edge: str, epoch: str, upto: Mapping[str, tuple[int, str]]) -> None:
         """Everything up to these numbers is durable; so is this, when it returns."""
 
         def work(cursor: psycopg.Cursor[tuple[Any, ...]]) -> None:
             cursor.executemany(
-                """insert into intake.lane as l values (%s, %s, %s, %s, %s) on conflict (edge, epoch, name)
-                   do update set number = greatest(l.number, excluded.number), heard_at = excluded.heard_at""",
-                [(edge, epoch, name, number, self._now()) for name, number in sorted(upto.items())],
+                """insert into intake.lane as l values (%s, %s, %s, %s, %s, %s) on conflict (edge, epoch, name)
+                   do update set number = excluded.number, heard_at = excluded.heard_at, run = excluded.run where l.number <= excluded.number""",
+                [(edge, epoch, name, number, self._now(), run) for name, (number, run) in sorted(upto.items())],
             )
 
         self._run(work)

@@ -59,8 +59,10 @@ create table if not exists intake.lane (
     name     text        not null,
     number   bigint      not null,
     heard_at timestamptz not null,
+    run      text        not null default '',
     primary key (edge, epoch, name)
 );
+alter table intake.lane add column if not exists run text not null default '';  -- who wrote the last entry: columns that came later
 
 -- What the hub's schema is: an older one is migrated, a newer one refused.
 create table if not exists intake.schema_version (version int not null);

@@ -160,6 +160,26 @@ def test_a_spool_that_was_put_back_from_a_copy_begins_a_new_epoch_and_loses_noth
     restored.close()
 
 
+def test_a_spool_that_was_put_back_and_used_the_same_numbers_again_is_noticed(hub: EdgeHub, tmp_path: Path) -> None:
+    """By its numbers alone it would be an edge that has more to send."""
+    old = Spool(tmp_path / "old.db", "plant-1")
+    old.append("erp", [item("I1")])
+    drain(hub.line(old))
+    old.close()
+    copy = (tmp_path / "old.db").read_bytes()
+    old = Spool(tmp_path / "old.db", "plant-1")
+    old.append("erp", [item("I2"), item("I3")])
+    drain(hub.line(old))
+    old.close()
+    (tmp_path / "new.db").write_bytes(copy)
+    restored = Spool(tmp_path / "new.db", "plant-1")
+    restored.append("erp", [item("I4"), item("I5"), item("I6")])  # while the line is down
+    drain(hub.line(restored))
+    assert [key for key in hub.logged() if key.startswith("I")] == ["I1", "I2", "I3", "I4", "I5", "I6"]
+    assert len([key for key in hub.logged() if key.startswith("epoch:")]) == 1
+    restored.close()
+
+
 def test_a_hub_that_was_put_back_is_sent_what_is_kept_and_told_what_is_lost(hub: EdgeHub, tmp_path: Path) -> None:
     now = [AT]
     spool = Spool(tmp_path / "s.db", "plant-1", keep_bytes=0, keep_s=60, now=lambda: now[0])

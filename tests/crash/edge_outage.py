@@ -205,8 +205,10 @@ class Outage(Site):
         copy = self.ground.folder / "copy"
         self.edges.copy_spool(copy)
         self.edge = self.edges.start()
+        posts = self.sent_folder / "http.sent"
+        before = posts.stat().st_size
         self.quiet("http", quiet=False)
-        time.sleep(1.5)
+        process.wait_until(lambda: posts.stat().st_size > before + 5 * 24, 20)
         self.quiet("http")
         process.wait_until(lambda: self.word.under_way("http") == 0, 10)
         self.until_drained("after the copy")

@@ -10,7 +10,7 @@ import logging
 import ssl
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,7 +62,7 @@ class Taker:
 
     def lanes(self, edge: str, epoch: str) -> wire.Answer:
         """How far each lane is durable."""
-        return wire.Answer(epoch, self._log.lanes(edge, epoch), time_text(self._now()))
+        return self._answer(epoch, self._log.lanes(edge, epoch))
 
     def take(self, batch: wire.Batch) -> wire.Answer:
         """Take what is new of a batch. Raises `Refused` for entries out of order, `Unavailable`."""
@@ -75,18 +75,20 @@ class Taker:
             new: list[Delivery] = []
             upto = dict(known)
             for lane, first, last in batch.lost:
-                if first != upto.get(lane, 0) + 1 or last < first:
-                    raise _Jumped(lane, upto.get(lane, 0), first)
+                at, run = upto.get(lane, (0, ""))
+                if first != at + 1 or last < first:
+                    raise _Jumped(lane, at, first)
                 said.append(self._gap(batch, lane, first, last))
-                upto[lane] = last
+                upto[lane] = last, run
             for entry in batch.entries:
-                last = upto.get(entry.lane, 0)
+                last, _ = upto.get(entry.lane, (0, ""))
                 if entry.n <= last and not entry.again:
                     outcomes["duplicate"] += 1
                     continue
                 if entry.n > last + 1 or (entry.again and entry.n > last):
                     raise _Jumped(entry.lane, last, entry.n)
-                upto[entry.lane] = max(last, entry.n)
+                if entry.n > last:
+                    upto[entry.lane] = entry.n, entry.run
                 new.append(self._delivery(batch, entry))
             for start in range(0, len(new), limits.INTAKE_BATCH_MAX):
                 outcomes.update(outcome.outcome for outcome in self._intake.take(new[start : start + limits.INTAKE_BATCH_MAX]))
@@ -94,7 +96,11 @@ class Taker:
                 self._log.append(said)
             if upto != known:
                 self._log.move_lanes(batch.edge, batch.epoch, upto)
-            return wire.Answer(batch.epoch, upto, time_text(self._now()), dict(outcomes))
+            return self._answer(batch.epoch, upto, dict(outcomes))
+
+    def _answer(self, epoch: str, upto: Mapping[str, tuple[int, str]], outcomes: dict[str, int] | None = None) -> wire.Answer:
+        numbers, runs = {name: n for name, (n, _) in upto.items()}, {name: run for name, (_, run) in upto.items()}
+        return wire.Answer(epoch, numbers, time_text(self._now()), outcomes or {}, runs)
 
     def _delivery(self, batch: wire.Batch, entry: wire.WireEntry) -> Delivery:
         try:
