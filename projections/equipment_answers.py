@@ -55,7 +55,7 @@ def gaps(cursor: Cursor, *, filled: bool = False) -> list[Row]:
         cursor,
         """select * from (
              select distinct on (episode) edge, producer, kind, gap, reason, first, last, since, until, tags, started_at as noticed_at, ended_at as filled_at, how,
-               position from view_equipment.gap where %s or ended_at is null order by episode, position) g
+               position from view_equipment.gap where %s or ended_at is null order by episode, until is null, position) g
            order by noticed_at, edge, producer, first, gap""",
         [filled],
     )

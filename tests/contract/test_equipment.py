@@ -170,6 +170,17 @@ def test_a_lot_of_another_item_is_none_of_it(hub: Hub) -> None:
     assert [s["state"] for s in row["states"]] == ["Held", "Idle"]
 
 
+def test_a_gap_that_is_told_again_with_its_end_is_shown_once_with_it(hub: Hub) -> None:
+    said = {"gap": "g", "edge": "e", "producer": "p", "kind": "disconnected", "reason": "away", "since": "2026-03-02T06:00:00Z"}
+    hub.take(
+        [
+            fact("1", "integration.gap_detected", said, 1),
+            fact("2", "integration.gap_detected", {**said, "until": "2026-03-02T06:05:00Z"}, 2),
+        ]
+    )
+    assert [(g["since"], g["until"]) for g in hub.ask(answers.gaps)] == [("2026-03-02T06:00:00Z", "2026-03-02T06:05:00Z")]
+
+
 def test_gaps_close_whichever_fact_comes_first(hub: Hub) -> None:
     said = {"gap": "g", "edge": "e", "producer": "p"}
     facts = [
