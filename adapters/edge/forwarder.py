@@ -24,6 +24,7 @@ ENTRIES_MAX = 500  # of a batch
 BYTES_MAX = 4 * 1024 * 1024  # of their bodies, unless one alone is larger
 SILENT_S = 20.0  # no byte for this long: the line is dead
 CONNECT_S = 5.0
+PRUNE_S = 1.0  # what may be dropped is dropped this often while there is always something to send
 CLOCK_S = 5.0  # the hub's clock and ours may differ by this much
 
 
@@ -88,6 +89,7 @@ class Forwarder:
     def run(self, stop: threading.Event, report: Callable[[str], None]) -> None:
         """Step until `stop` is set; an unreachable hub is waited for with back-off, for ever and visibly."""
         wait_s, counted, since = limits.RETRY_FIRST_S, 0, time.monotonic()
+        pruned = since
         while not stop.is_set():
             self._spool.arrived.clear()
             try:
@@ -102,10 +104,11 @@ class Forwarder:
             counted += sent
             if (passed := time.monotonic() - since) > 2:
                 self.line.rate, counted, since = counted / passed, 0, time.monotonic()
-            if not sent:
+            if not sent or time.monotonic() - pruned > PRUNE_S:
                 self._spool.prune()
-                if not self._spool.arrived.wait(limits.POLL_S) and time.monotonic() - since > 10:
-                    self._greeted = False  # asks how the line is
+                pruned = time.monotonic()
+            if not sent and not self._spool.arrived.wait(limits.POLL_S) and time.monotonic() - since > 10:
+                self._greeted = False  # asks how the line is
         self.close()
 
     def close(self) -> None:

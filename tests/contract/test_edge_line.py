@@ -90,6 +90,27 @@ def test_the_largest_delivery_holds_up_nobody(hub: EdgeHub, spool: Spool) -> Non
     assert [lane.backlog for lane in spool.lanes()] == [0, 0]
 
 
+def test_a_spool_is_pruned_though_there_is_always_something_to_send(hub: EdgeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "PRUNE_S", 0.1)
+    spool = Spool(tmp_path / "busy.db", "plant-1", keep_bytes=0, keep_s=0)
+    line, stop = hub.line(spool), threading.Event()
+    prune, waiting = spool.prune, list[int]()
+
+    def counted() -> int:
+        waiting.append(spool.lanes()[0].backlog)
+        return prune()
+
+    monkeypatch.setattr(spool, "prune", counted)
+    spool.append("erp", [item(f"I{n}") for n in range(3000)])
+    thread = threading.Thread(target=line.run, args=(stop, lambda text: None))
+    thread.start()
+    until(lambda: spool.lanes()[0].backlog == 0)
+    stop.set()
+    thread.join()
+    assert any(waiting), "only when nothing was left to send"
+    spool.close()
+
+
 def test_a_line_that_is_cut_is_told_and_drains_when_it_is_back(hub: EdgeHub, spool: Spool) -> None:
     line, stop, said = hub.line(spool), threading.Event(), list[str]()
     spool.append("erp", [item("I0")])

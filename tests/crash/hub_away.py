@@ -11,11 +11,13 @@ Oracle: the resident memory of the edge as the kernel counts it, most in the sec
 import time
 from pathlib import Path
 
+from hub import limits
 from hub.app.demo.line import CUT, PASS, order
 from hub.app.servers import process
 from tests.crash import mechanisms
 from tests.crash.edges import Alone
 from tests.crash.ground import Ground, Trial
+from tests.crash.plant import OPC_ROOT
 from tests.crash.report import Found
 from tests.crash.site import Site, Verdict
 
@@ -23,17 +25,19 @@ WEEK_S = 7 * 24 * 3600
 MIB = 1 << 20
 GROWTH_MAX = 16 * MIB  # the allocator's, not a queue's
 RATES = {"mqtt": 60.0, "sparkplug": 20.0, "opcua": 20.0, "http": 20.0}  # readings a second of each tag
+KEEPS = 10  # messages that the server of OPC UA keeps until they are confirmed
+QUEUE = 100  # values of OPC UA that server and edge keep, shortened
 TOLD, FULL = "the spool fills", "are allowed: bring the line"
 
 
 def run(ground: Ground) -> Found:
     """The trial; see the module's docstring."""
-    seen = ("told before it was full", "full", "mqtt waits at its broker", "http waits", "gaps open", "memory looked at")
+    seen = ("told before it was full", "full", "mqtt waits at its broker", "http waits", "lost and named", "memory looked at")
     found = Found(runs=0, exercised=dict.fromkeys(seen, 0))
     away_s = ground.size(18, 1800)
     spool = {"max": ground.size(256, 16 * 1024) * 1024, "keep": "64KiB"}
-    with Site.opened(ground, found, RATES, spool, speed=WEEK_S / away_s, back_s=WEEK_S) as site:
-        site.begin(site.edges.start)
+    with Site.opened(ground, found, RATES, spool, speed=WEEK_S / away_s, back_s=WEEK_S, opcua={"queue": QUEUE}, opcua_keeps=KEEPS) as site:
+        site.begin(lambda: site.edges.start(_shorter))
         order(site.edges.word, CUT)
         _away(site, away_s)
         order(site.edges.word, PASS)
@@ -41,7 +45,13 @@ def run(ground: Ground) -> Found:
         site.finish()
         found.runs = 1
         Verdict(site).judge()
+        site.exercise("lost and named", found.also[f"missing {OPC_ROOT}/Plain"])  # what was not named is `lost`
     return found
+
+
+def _shorter() -> None:
+    """In the edge: let few values of OPC UA wait, so that the server's queue must overflow."""
+    limits.OPCUA_WAITING_MAX = QUEUE
 
 
 def _away(site: Site, away_s: float) -> None:

@@ -206,22 +206,23 @@ def run_sparkplug(folder: Path, word: Word, pace: Pace, port: int, host_id: str)
         thread.join()
 
 
-def run_opcua(folder: Path, word: Word, pace: Pace, port: int) -> None:
-    """A server of asyncua with a history of most variables; it forgets its sessions when told to."""
+def run_opcua(folder: Path, word: Word, pace: Pace, port: int, keeps: int) -> None:
+    """A server of asyncua with a history of most variables, which keeps so many messages that are not confirmed; it forgets its sessions when told to."""
     import asyncio
     import logging
 
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # it tells the trace of each connection that is cut
-    asyncio.run(_serve(folder, word, pace, port, _until_sigterm()))
+    asyncio.run(_serve(folder, word, pace, port, keeps, _until_sigterm()))
 
 
-async def _serve(folder: Path, word: Word, pace: Pace, port: int, stop: threading.Event) -> None:
+async def _serve(folder: Path, word: Word, pace: Pace, port: int, keeps: int, stop: threading.Event) -> None:
     import asyncio
 
     from asyncua import Server, ua
 
     server = Server()
     await server.init()
+    server.iserver.max_unacked_messages_per_subscription = keeps
     server.set_endpoint(f"opc.tcp://{HOST}:{port}/trial")
     server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
     index = await server.register_namespace(OPC_URI)
@@ -232,6 +233,9 @@ async def _serve(folder: Path, word: Word, pace: Pace, port: int, stop: threadin
     }
     sent = {name: Sent(folder, f"{OPC_ROOT}/{name}") for name in OPC_TAGS}
     beat, forgot = _Beat(pace.per_second["opcua"]), word.forgets
+    began = _moment(pace.us())
+    for node in nodes.values():  # what is there before the first number has the plant's time too
+        await server.write_attribute_value(node.nodeid, ua.DataValue(ua.Variant(0, ua.VariantType.UInt64), ua.StatusCode(0), began, began))
     async with server:
         for name, kept in OPC_TAGS.items():
             if kept:

@@ -46,6 +46,8 @@ class Site:
         speed: float = 1.0,
         back_s: float = 0.0,
         folder: Path | None = None,
+        opcua: Mapping[str, Any] | None = None,
+        opcua_keeps: int = 1000,
     ) -> None:
         self.ground, self.access, self.broker, self.found = ground, access, broker, found
         self.sent_folder, self.word = ground.folder / "sent", Word()
@@ -53,12 +55,12 @@ class Site:
         opcua_port = process.free_port()
         self.tolerance_us = round(PUBLISHING_S * speed * 10**6)
         self.pace = Pace(rates, time.time_ns() // 1000 - round(back_s * 10**6), speed)
-        self.edges = Edges(ground, access, _configuration(broker.port, opcua_port, max(rates.values())), spool, folder)
+        self.edges = Edges(ground, access, _configuration(broker.port, opcua_port, max(rates.values()), opcua or {}), spool, folder)
         self.spooled, self.seq = set[bytes](), 0
         self._plant: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
             (plant.run_mqtt, (broker.port, ground.seed)),
             (plant.run_sparkplug, (broker.port, HOST_ID)),
-            (plant.run_opcua, (opcua_port,)),
+            (plant.run_opcua, (opcua_port, opcua_keeps)),
             (plant.run_http, (self.edges.http_port,)),
         ]
         self._machines: list[Child] = []
@@ -159,7 +161,7 @@ class Site:
         self.found.wrong[what] = self.found.wrong.get(what, 0) + count
 
 
-def _configuration(mqtt: int, opcua: int, rate: float) -> dict[str, Any]:
+def _configuration(mqtt: int, opcua: int, rate: float, more: Mapping[str, Any]) -> dict[str, Any]:
     """The rest of edge.yaml."""
     return {
         "mqtt": [
@@ -176,6 +178,7 @@ def _configuration(mqtt: int, opcua: int, rate: float) -> dict[str, Any]:
                 "rate_hz": rate,
                 "outage_s": 30,
                 "sequences": [{"tag": f"{OPC_ROOT}/Counted"}],
+                **more,
             }
         ],
         "plant": {"sequences": [{"producers": "mq/**"}]},

@@ -74,6 +74,9 @@ class _Nothing:
 
     def acknowledge(self, upto: dict[str, int]) -> None: ...
 
+    def differs(self, upto: dict[str, int], runs: dict[str, str]) -> bool:
+        return False
+
     def waiting(self, limit: int, bytes_max: int) -> list[Any]:
         return []
 
