@@ -115,6 +115,14 @@ class Site:
             self.wrong(f"not drained {when}")
             print(f"  not drained {when}: {self.edges.status()}", flush=True)
 
+    def until_settled(self, when: str) -> None:
+        """Wait until nothing more comes from an edge that is drained: it may be about to get more from its broker."""
+        came = -1
+        while came != (now := self.access.head()):
+            came = now
+            self.until_drained(when)
+            time.sleep(2)
+
     def rest(self) -> None:
         """Nothing happens any more: line and broker are there."""
         order(self.edges.word, PASS)
@@ -128,11 +136,7 @@ class Site:
         time.sleep(QUIET_S)
         self.quiet()
         time.sleep(1)
-        came = -1
-        while came != (now := self.access.head()):  # an edge that has nothing may be about to get more from its broker
-            came = now
-            self.until_drained("at the end")
-            time.sleep(1)
+        self.until_settled("at the end")
         self.end(self.edge)
         for machine in self._machines:
             machine.send(signal.SIGTERM)
