@@ -111,7 +111,7 @@ def _mapping(mapping: Mapping) -> Target:
             other.recognises(body)
         if not mapping.recognises(body):
             return None
-        return mapping.read(body, Context(raw=hashlib.sha256(body).hexdigest()))
+        return mapping.read(body, Context(raw=hashlib.sha256(body).hexdigest(), headers={"edge": "plant-1"}))
 
     def begin() -> list[bytes]:
         return seeds(mapping.recognises) + [body for body in squares() if mapping.recognises(body)]
