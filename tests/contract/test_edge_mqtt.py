@@ -151,7 +151,9 @@ def test_nothing_is_acknowledged_before_it_is_durable_and_then_all_is(
 @LOOPS
 def test_a_full_spool_leaves_everything_at_the_broker(made: Broker, tap: Tap, tmp_path: Path, version: Version, loop_of: LoopOf) -> None:
     small = Spool(tmp_path / "small.db", "plant-1", bytes_max=10)
-    small.append("before", [Entry(b"0123456789", "test", datetime.datetime.now(datetime.UTC))])  # what finds it empty is taken, however large
+    small.append(
+        "before", [Entry(b"0123456789", "test", datetime.datetime.now(datetime.UTC))]
+    )  # what finds it empty is taken, however large
     loop = loop_of(tap.port, version, small)
     loop.step(STOP, 0.1)
     made.publish("plant/line1", *(f'"{n:050}"' for n in range(20)))
