@@ -13,8 +13,8 @@ setup: $(STAMP) ## make .venv with everything in it, .venv/bin/hub first of all
 demo: setup ## run a believable factory and the hub that listens to it; Ctrl-C ends both
 	@$(BIN)/hub demo
 
-test: setup ## run all tests (ARGS="-k word" for some)
-	@$(BIN)/pytest $(ARGS)
+test: setup ## run all tests, files side by side, since most of them wait (ARGS="-k word" for some)
+	@$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
 
 trials: setup ## kill, cut, shuffle and crash the hub (SMALL=1; ONLY=name,…; WITHOUT=mechanism must fail; SEED=n); build/trials.json
 	@SMALL="$(SMALL)" ONLY="$(ONLY)" WITHOUT="$(WITHOUT)" SEED="$(SEED)" $(BIN)/python -m tests.crash.trials

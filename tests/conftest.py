@@ -50,6 +50,8 @@ def _failed_skip(outcome: str, longrepr: object) -> str | None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    # what a test printed goes to the process that collects reports, whose wire takes no half surrogates
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
     if not hasattr(report, "wasxfail") and (said := _failed_skip(report.outcome, report.longrepr)):
         report.outcome, report.longrepr = "failed", said
     return report
