@@ -66,24 +66,7 @@ class VersionTaken(Refused):
     """An append asked for a stream version that is not the next one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """Receipts as an array of uuid."""
-
-    keys: set[bytes]
-
-
-class _KeysDumper(Dumper):
-    format = Format.BINARY
-    oid = 2951  # uuid[]
-
-    def dump(self, obj: Keys) -> bytes:
-        """Packed by hand: through objects of Python the array costs as much as the look-up itself."""
-        return _ARRAY(1, 0, 2950, len(obj.keys), 1) + _LENGTH_16 + _LENGTH_16.join(obj.keys)
-
-
-_ARRAY, _LENGTH_16 = struct.Struct("!iiiii").pack, struct.pack("!i", 16)
-_LENGTH, _INT8 = struct.Struct("!i").pack, struct.Struct("!q").pack
+_ARRAY, _LENGTH, _INT8 = struct.Struct("!iiiii").pack, struct.Struct("!i").pack, struct.Struct("!q").pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +81,7 @@ class _ArrayDumper(Dumper):
     format = Format.BINARY
 
     def dump(self, obj: Array) -> bytes:
+        """Packed by hand: through objects of Python an array of keys costs as much as their look-up."""
         lengths = map(_LENGTH, map(len, obj.values))
         return b"".join((_ARRAY(1, 0, obj.element, len(obj.values), 1), *chain.from_iterable(zip(lengths, obj.values, strict=True))))
 
@@ -310,7 +294,7 @@ class Log:
             cursor.execute("select pg_advisory_xact_lock(%s)", [APPEND_LOCK])
             head = connection.cursor().execute("select coalesce(max(position), 0) from log.event")
             found = connection.cursor(binary=True).execute(
-                "select key, position, digest from log.event where key = any(%b)", [Keys({row.key for row in rows})]
+                "select key, position, digest from log.event where key = any(%b::uuid[])", [Array(2950, list({row.key for row in rows}))]
             )
             versions = self._versions(connection.cursor(binary=True), streams) if streams else None
             if len(rows) > COPY_ROWS // 2:  # fewer are encoded sooner than an answer more comes and goes
@@ -380,7 +364,6 @@ class Log:
 
     def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         connection = psycopg.connect(self.url, application_name=_NAME, autocommit=True)
-        connection.adapters.register_dumper(Keys, _KeysDumper)
         connection.adapters.register_dumper(Array, _ArrayDumper)
         connection.execute(f"set lock_timeout = '{limits.LOCK_TIMEOUT_S}s'")
         return connection
