@@ -5,10 +5,8 @@ password of HTTP Basic (so that a browser can ask for it); without one only name
 are never answered. Whatever goes wrong is answered as application/problem+json.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import msgspec
 import psycopg
@@ -19,15 +17,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
-from adapters.http_queue import HttpQueue, QueueFull
+from adapters.http_queue import HttpQueue
 from events import canonical
 from events.errors import HubError, Refused, Unavailable
-from hub import limits
 from hub.app import answers, metrics, queries
-from hub.app.guard import Guard, problem
 from hub.app.ready import Readiness
+from hub.app.web import Guard, posted, problem
 from hub.app.wiring import Hub
-from hub.intake.delivery import Outcome, trace_header
+from hub.intake.delivery import Outcome
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _log = logging.getLogger(__name__)
@@ -137,25 +134,8 @@ def _routes(hub: Hub, queue: HttpQueue, readiness: Readiness) -> APIRouter:
 
 
 async def _take(request: Request, queue: HttpQueue, *, accepted_status: int) -> Response:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limits.HTTP_BODY_BYTES_MAX:
-            return problem(413, f"the body is larger than {limits.HTTP_BODY_BYTES_MAX} bytes: send it in parts")
-    if not body:
-        return problem(400, "the body is empty: send a fact, a batch or a document")
-    headers = {"content_type": request.headers.get("content-type", "")[:200], "path": request.url.path}
-    headers |= trace_header(request.headers.get("traceparent"))
-    try:
-        future = queue.submit(bytes(body), headers, datetime.now(UTC))
-        outcome = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), limits.HTTP_DURABLE_WAIT_S)
-    except QueueFull as full:
-        return problem(503, str(full), {"Retry-After": "1"})
-    except TimeoutError:
-        return problem(
-            503, "the log did not confirm in time: send it again, what is known already will answer as duplicate", {"Retry-After": "2"}
-        )
-    return _answer(outcome, accepted_status)
+    outcome = await posted(request, queue, "the log did not confirm in time: send it again, what is known already will answer as duplicate")
+    return _answer(outcome, accepted_status) if isinstance(outcome, Outcome) else outcome
 
 
 def _answer(outcome: Outcome, accepted_status: int) -> Response:

@@ -6,9 +6,11 @@ SIGTERM ends them cleanly: what was received and not yet durable stays with its 
 import gc
 import logging
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from adapters.http_queue import HttpQueue
@@ -24,6 +26,9 @@ from hub.intake.door import Loop
 from hub.log.follow import Follower
 from hub.log.group import GroupLog
 from hub.log.store import Log
+
+if TYPE_CHECKING:
+    import uvicorn
 
 _log = logging.getLogger("hub.app.worker")  # not __main__, which it is in service
 
@@ -104,22 +109,9 @@ def run_plants(hub: Hub, stop: threading.Event) -> None:
             timeout_graceful_shutdown=3,
             lifespan="off",
         )
-        server = uvicorn.Server(config)
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         sockets = listening(host, port, "HUB_EDGE_LISTEN")
         _log.info("listens for edges on https://%s:%s", host, port)
-
-        def serve() -> None:
-            try:
-                server.run(sockets)
-            finally:
-                stop.set()
-
-        def watch() -> None:
-            stop.wait()
-            server.should_exit = True
-
-        _run_all([serve, watch], stop)
+        _run_all([_serving(config, stop, sockets)], stop)
 
 
 def run_api(hub: Hub, stop: threading.Event) -> None:
@@ -135,21 +127,22 @@ def run_api(hub: Hub, stop: threading.Event) -> None:
     add_console(app, hub)
     # uvicorn would end its thread and say nothing that the supervisor sees
     sockets = listening(hub.settings.api_host, hub.settings.api_port)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=3))
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # ours end all threads together
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=3)
     _log.info("listens on %s", api_url(hub.settings))
+    _run_all([_guarded(loop.adapter.name, lambda: loop.run(stop), stop, loop.name), _serving(config, stop, sockets)], stop)
 
-    def serve() -> None:
+
+def _serving(config: "uvicorn.Config", stop: threading.Event, sockets: list[socket.socket]) -> Callable[[], None]:
+    """A server that ends the process when it ends."""
+    from hub.app.web import serve
+
+    def run() -> None:
         try:
-            server.run(sockets)
+            serve(config, stop, sockets)
         finally:
             stop.set()
 
-    def watch() -> None:
-        stop.wait()
-        server.should_exit = True
-
-    _run_all([_guarded(loop.adapter.name, lambda: loop.run(stop), stop, loop.name), serve, watch], stop)
+    return run
 
 
 def adapters_of(settings: Settings) -> list[Adapter]:

@@ -26,8 +26,8 @@ from events.base import Envelope, Event, Fact, Recorded, event_class, validated
 from events.errors import Corrupt, Refused
 from events.vocabulary import NAME_BYTES_MAX, Thing
 from hub.app.demo.plant import sparkplug_node as plant
-from hub.app.guard import Guard
 from hub.app.settings import ConfigError, Secret, Settings
+from hub.app.web import Guard
 from hub.app.wiring import mappings
 from hub.intake import door
 from hub.intake.delivery import Delivery

@@ -6,7 +6,6 @@ A 2xx is sent only after the body is in the spool. On an address that others rea
 import asyncio
 import os
 import threading
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -15,12 +14,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from adapters.http_queue import QueueFull
-from hub import limits
+from hub.app import web
 from hub.app.edge.page import page
-from hub.app.guard import Guard, problem
 from hub.app.settings import TOKEN_CHARS_MIN, ConfigError, Secret, is_loopback
-from hub.intake.delivery import trace_header
+from hub.app.web import Guard, posted, problem
+from hub.intake.delivery import Outcome
 
 if TYPE_CHECKING:
     from hub.app.edge.process import Edge
@@ -36,22 +34,9 @@ def make_app(edge: "Edge") -> Starlette:
     """The application."""
 
     async def take(request: Request) -> Response:
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limits.HTTP_BODY_BYTES_MAX:
-                return problem(413, f"the body is larger than {limits.HTTP_BODY_BYTES_MAX} bytes: send it in parts")
-        if not body:
-            return problem(400, "the body is empty: send a fact, a batch or a document")
-        headers = {"content_type": request.headers.get("content-type", "")[:200], "path": request.url.path}
-        headers |= trace_header(request.headers.get("traceparent"))
-        try:
-            future = edge.posts.submit(bytes(body), headers, datetime.now(UTC))
-            outcome = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), limits.HTTP_DURABLE_WAIT_S)
-        except QueueFull as full:
-            return problem(503, str(full), {"Retry-After": "1"})
-        except TimeoutError:
-            return problem(503, "the spool did not take it in time: send it again", {"Retry-After": "2"})
+        outcome = await posted(request, edge.posts, "the spool did not take it in time: send it again")
+        if not isinstance(outcome, Outcome):
+            return outcome
         (line,) = outcome.parts[0].lines
         return JSONResponse({"sha256": outcome.sha256, "spooled": line.business_key}, 202)
 
@@ -111,17 +96,10 @@ async def _json(request: Request) -> dict[str, Any]:
 def serve(edge: "Edge", stop: threading.Event) -> None:
     """Serve until `stop` is set. Raises `ConfigError` for an address that cannot be had."""
     host, port = address(edge.configured.config.listen)
-    server = uvicorn.Server(
-        uvicorn.Config(make_app(edge), host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=3, lifespan="off")
+    config = uvicorn.Config(
+        make_app(edge), host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=3, lifespan="off"
     )
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-
-    def watch() -> None:
-        stop.wait()
-        server.should_exit = True
-
-    threading.Thread(target=watch, daemon=True).start()
     try:
-        server.run()
+        web.serve(config, stop)
     except SystemExit as error:  # uvicorn's word for an address that is taken
         raise ConfigError(f"{edge.configured.config.listen} cannot be listened on: free it, or change `listen`") from error

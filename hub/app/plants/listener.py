@@ -4,7 +4,6 @@ An entry is known by its edge, epoch, lane and number. What is known is not take
 it lost those between: that is a gap, told as a fact. The answer says how far each lane is durable here, and nothing is acknowledged sooner.
 """
 
-import asyncio
 import json
 import logging
 import ssl
@@ -18,7 +17,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -29,6 +28,7 @@ from events.errors import HubError, Refused, Unavailable
 from events.integration import EdgeEpochBegan, GapDetected
 from hub import limits
 from hub.app.plants.authority import Authority, NotEnrolled
+from hub.app.web import body_of, problem
 from hub.intake.delivery import Delivery
 from hub.intake.door import Intake
 from hub.log.store import Log
@@ -149,12 +149,10 @@ def make_app(taker: Taker, authority: Authority) -> Starlette:
 
     async def batch(request: Request) -> Response:
         edge = authority.who(getattr(request.state, "peer", None))
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limits.EDGE_BATCH_BYTES_MAX:
-                return _problem(413, f"the batch is larger than {limits.EDGE_BATCH_BYTES_MAX} bytes: send fewer entries")
-        found = await run_in_threadpool(wire.unpacked, bytes(body))
+        body = await body_of(request, limits.EDGE_BATCH_BYTES_MAX)
+        if body is None:
+            return problem(413, f"the batch is larger than {limits.EDGE_BATCH_BYTES_MAX} bytes: send fewer entries")
+        found = await run_in_threadpool(wire.unpacked, body)
         if found.edge != edge:
             raise NotEnrolled(f"the batch is of the edge {found.edge[:80]!r}, the certificate of {edge!r}: correct `edge` in its edge.yaml")
         return _answer(await run_in_threadpool(taker.take, found))
@@ -174,16 +172,10 @@ def _answer(answer: wire.Answer) -> Response:
     return Response(msgspec.json.encode(answer), media_type="application/json")
 
 
-async def _trouble(request: Request, error: Exception) -> Response:
-    await asyncio.sleep(0)
+def _trouble(request: Request, error: Exception) -> Response:
     if isinstance(error, Refused):
-        return _problem(409 if isinstance(error, _Jumped) else 403 if isinstance(error, NotEnrolled) else 400, str(error))
+        return problem(409 if isinstance(error, _Jumped) else 403 if isinstance(error, NotEnrolled) else 400, str(error))
     if isinstance(error, Unavailable):
-        return _problem(503, str(error))
+        return problem(503, str(error), {"Retry-After": "1"})
     _log.error("%s: %s", request.url.path, error)
-    return _problem(500, str(error))
-
-
-def _problem(code: int, detail: str) -> Response:
-    headers = {"Retry-After": "1"} if code == 503 else None
-    return JSONResponse({"status": code, "detail": detail}, code, headers, "application/problem+json")
+    return problem(500, str(error))

@@ -1,14 +1,23 @@
-"""Who may ask an HTTP server of ours: the guard before everything, and errors as problems."""
+"""What HTTP servers of ours have in common: who may ask, what is posted, errors as problems, and how they run until they are stopped."""
 
+import asyncio
 import hashlib
 import hmac
+import socket
+import threading
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, MutableMapping
+from datetime import UTC, datetime
 from typing import Any
 
+import uvicorn
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from adapters.http_queue import HttpQueue, QueueFull
+from hub import limits
 from hub.app.settings import Secret
+from hub.intake.delivery import Outcome, trace_header
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -21,6 +30,47 @@ _COOKIE = "millwright"
 def problem(code: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     """An error as RFC 9457 says it."""
     return JSONResponse({"status": code, "detail": detail}, code, headers, "application/problem+json")
+
+
+async def body_of(request: Request, bytes_max: int) -> bytes | None:
+    """The body of a request; None for one that is larger."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > bytes_max:
+            return None
+    return bytes(body)
+
+
+async def posted(request: Request, queue: HttpQueue, late: str) -> Outcome | Response:
+    """The durable outcome of what was posted, or what to answer instead; `late` is said of what was not durable in time."""
+    body = await body_of(request, limits.HTTP_BODY_BYTES_MAX)
+    if body is None:
+        return problem(413, f"the body is larger than {limits.HTTP_BODY_BYTES_MAX} bytes: send it in parts")
+    if not body:
+        return problem(400, "the body is empty: send a fact, a batch or a document")
+    headers = {"content_type": request.headers.get("content-type", "")[:200], "path": request.url.path}
+    headers |= trace_header(request.headers.get("traceparent"))
+    try:
+        future = queue.submit(body, headers, datetime.now(UTC))
+        return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), limits.HTTP_DURABLE_WAIT_S)
+    except QueueFull as full:
+        return problem(503, str(full), {"Retry-After": "1"})
+    except TimeoutError:
+        return problem(503, late, {"Retry-After": "2"})
+
+
+def serve(config: uvicorn.Config, stop: threading.Event, sockets: list[socket.socket] | None = None) -> None:
+    """Run a server in this thread until `stop` is set."""
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # ours end all threads together
+
+    def watch() -> None:
+        stop.wait()
+        server.should_exit = True
+
+    threading.Thread(target=watch, daemon=True).start()
+    server.run(sockets)
 
 
 class Guard:
