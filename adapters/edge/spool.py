@@ -6,7 +6,6 @@ when the hub has acknowledged it durably and it has been kept for `resend` long 
 (`SpoolFull`), so that the source keeps what it has.
 """
 
-import hashlib
 import json
 import secrets
 import sqlite3
@@ -26,7 +25,7 @@ create table meta (format integer not null, edge text not null, epoch text not n
 create table lane (name text primary key, last integer not null, acked integer not null default 0, bytes integer not null default 0,
   kept integer not null default 0) without rowid;
 create table entry (seq integer primary key autoincrement, lane text not null, n integer not null, received_at text not null,
-  transport text not null, headers text not null, sha256 blob not null, body blob not null, run text not null, unique (lane, n));
+  transport text not null, headers text not null, body blob not null, run text not null, unique (lane, n));
 create table state (name text primary key, value blob not null) without rowid;
 create table again (lane text not null, n integer not null, primary key (lane, n)) without rowid;
 """
@@ -65,7 +64,6 @@ class Spooled:
     received_at: str
     transport: str
     headers: str  # as JSON
-    sha256: bytes
     body: bytes
     run: str  # who wrote it: a random name of each opening of the spool
 
@@ -179,18 +177,9 @@ class Spool:
         if not entries:
             return
         self._db.executemany(
-            "insert into entry (lane, n, received_at, transport, headers, sha256, body, run) values (?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert into entry (lane, n, received_at, transport, headers, body, run) values (?, ?, ?, ?, ?, ?, ?)",
             (
-                (
-                    lane,
-                    n,
-                    time_text(e.received_at),
-                    e.transport,
-                    json.dumps(dict(e.headers)),
-                    hashlib.sha256(e.body).digest(),
-                    e.body,
-                    self._run,
-                )
+                (lane, n, time_text(e.received_at), e.transport, json.dumps(dict(e.headers)), e.body, self._run)
                 for n, e in enumerate(entries, first)
             ),
         )
@@ -275,16 +264,16 @@ class Spool:
             lanes = self._db.execute("select name, acked, kept from lane where kept > 0").fetchall()
             kept = sum(lane[2] for lane in lanes)
             for lane, acked, _ in lanes:
-                size = 0
-                rows = self._db.execute(
-                    "select seq, length(body), received_at from entry where lane = ? and n <= ? order by n limit ?", (lane, acked, limit)
-                ).fetchall()
-                for seq, length, at in rows:
+                size = last = 0
+                for n, length, at in self._db.execute(
+                    "select n, length(body), received_at from entry where lane = ? and n <= ? order by n limit ?", (lane, acked, limit)
+                ):
                     if at >= before and kept <= self._keep_bytes:
                         break
-                    self._db.execute("delete from entry where seq = ?", (seq,))
-                    kept, size, gone = kept - length, size + length, gone + 1
-                self._db.execute("update lane set kept = kept - ? where name = ?", (size, lane))
+                    last, kept, size, gone = n, kept - length, size + length, gone + 1
+                if last:
+                    self._db.execute("delete from entry where lane = ? and n <= ?", (lane, last))
+                    self._db.execute("update lane set kept = kept - ? where name = ?", (size, lane))
             if gone:
                 self._db.execute("pragma incremental_vacuum(256)")
         return gone
@@ -395,7 +384,7 @@ class _Transaction:
             raise _trouble(self._spool.path, error) from error
 
 
-_ENTRY = "select seq, lane, n, received_at, transport, headers, sha256, body, run from entry"
+_ENTRY = "select seq, lane, n, received_at, transport, headers, body, run from entry"
 
 
 def new_epoch(now: datetime) -> str:

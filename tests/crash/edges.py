@@ -4,6 +4,7 @@ As a module it is the edge by itself, for one that needs another environment: `p
 """
 
 import contextlib
+import hashlib
 import importlib
 import json
 import shutil
@@ -133,9 +134,10 @@ class Edges:
         with contextlib.closing(sqlite3.connect(copy / self.spool.name)) as db:
             if not db.execute("select 1 from sqlite_master where name = 'entry'").fetchone():
                 return []  # it died before it had made its tables
-            return db.execute(
-                "select seq, lane, n, e.sha256, n > acked from entry e join lane l on l.name = e.lane where seq > ? order by seq", (after,)
-            ).fetchall()
+            rows = db.execute(
+                "select seq, lane, n, body, n > acked from entry e join lane l on l.name = e.lane where seq > ? order by seq", (after,)
+            )
+            return [(seq, lane, n, hashlib.sha256(body).digest(), waits) for seq, lane, n, body, waits in rows]
 
     def copy_spool(self, to: Path) -> None:
         """The files of the spool, of an edge that does not run, as a backup has them."""
