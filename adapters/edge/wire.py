@@ -5,6 +5,7 @@ A batch is `POST /edge/v1/batch`, MessagePack, gzip. Its answer is JSON and come
 
 import zlib
 from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
 
@@ -47,6 +48,10 @@ class Answer(msgspec.Struct, frozen=True):
     now: str
     outcomes: dict[str, int] = {}
     runs: dict[str, str] = {}
+
+    def ahead_s(self, ours: datetime) -> float:
+        """How far a clock that says `ours` is ahead of the hub's, in seconds."""
+        return (ours - datetime.fromisoformat(self.now)).total_seconds()
 
 
 def packed(

@@ -145,6 +145,22 @@ def test_a_half_open_line_is_noticed_and_survived(hub: EdgeHub, spool: Spool, mo
     assert hub.logged() == ["I1"]
 
 
+def test_a_line_that_is_cut_while_nothing_is_sent_is_noticed(hub: EdgeHub, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "ASK_S", 0.2)
+    line, stop = hub.line(spool), threading.Event()
+    thread = threading.Thread(target=line.run, args=(stop, lambda text: None))
+    thread.start()
+    try:
+        until(lambda: line.line.up)
+        hub.say(CUT)
+        until(lambda: not line.line.up)
+        hub.say(PASS)
+        until(lambda: line.line.up)
+    finally:
+        stop.set()
+        thread.join()
+
+
 def test_a_hub_that_is_away_and_comes_back_gets_the_rest(hub: EdgeHub, spool: Spool) -> None:
     line = hub.line(spool)
     spool.append("erp", [item("I1")])

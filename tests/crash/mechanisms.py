@@ -238,19 +238,18 @@ def spool_before_ack() -> None:
 
 def prune_after_ack() -> None:
     """The spool forgets entries when they are on their way to the hub, not when it has answered."""
-    from adapters.edge import wire
-    from adapters.edge.forwarder import Forwarder
+    from adapters.edge.spool import Spool, Spooled
 
-    post = Forwarder._post
+    waiting = Spool.waiting
 
-    def forgetful(self: Forwarder, body: bytes) -> wire.Answer:
-        entries = [entry for entry in wire.unpacked(body).entries if not entry.again]
-        self._spool.acknowledge({entry.lane: entry.n for entry in entries})
-        self._spool._keep_bytes, self._spool._keep_s = 0, -3600.0
-        self._spool.prune()
-        return post(self, body)
+    def forgetful(self: Spool, limit: int, bytes_max: int) -> list[Spooled]:
+        entries = waiting(self, limit, bytes_max)
+        self.acknowledge({entry.lane: entry.n for entry in entries})
+        self._keep_bytes, self._keep_s = 0, -3600.0
+        self.prune()
+        return entries
 
-    Forwarder._post = forgetful  # type: ignore[method-assign]
+    Spool.waiting = forgetful  # type: ignore[method-assign]
 
 
 def memory_with_readings() -> None:

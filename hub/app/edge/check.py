@@ -1,10 +1,10 @@
 """`hub edge check`: tries the spool, the line and every source, and says what it saw."""
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from adapters.edge.forwarder import Forwarder
+from adapters.edge.forwarder import HubClient
 from adapters.edge.spool import Spool
 from events.errors import HubError, Unavailable
 from hub.app.edge.config import Configured
@@ -46,14 +46,14 @@ def _spool(configured: Configured) -> Sequence[str]:
 def _line(configured: Configured) -> Sequence[str]:
     from hub.app.edge.process import tls_of
 
-    forwarder = Forwarder(_Nothing(configured.config.edge), configured.config.hub.url, tls_of(configured))  # type: ignore[arg-type]
+    config = configured.config
+    client = HubClient(config.hub.url, tls_of(configured))
     try:
-        forwarder.step(threading.Event())
+        answer = client.lanes(config.edge, "check")
     finally:
-        forwarder.close()
-    return [
-        f"{configured.config.hub.url} answers and knows {configured.config.edge}; our clock is {forwarder.line.skew_s:+.1f} s from the hub's"
-    ]
+        client.close()
+    ahead_s = answer.ahead_s(datetime.now(UTC))
+    return [f"{config.hub.url} answers and knows {config.edge}; our clock is {ahead_s:+.1f} s from the hub's"]
 
 
 def _folder(configured: Configured, part: Any) -> Sequence[str]:
@@ -61,24 +61,3 @@ def _folder(configured: Configured, part: Any) -> Sequence[str]:
     if not path.is_dir():
         raise Unavailable(f"{path} is no folder: make it, or correct its path")
     return [f"{path}, {sum(1 for one in path.iterdir() if one.is_file())} files wait"]
-
-
-class _Nothing:
-    """A spool with nothing in it: to ask the hub how the line is."""
-
-    def __init__(self, edge: str) -> None:
-        self.edge, self.epoch = edge, "check"
-
-    def lanes(self) -> list[Any]:
-        return []
-
-    def acknowledge(self, upto: dict[str, int]) -> None: ...
-
-    def differs(self, upto: dict[str, int], runs: dict[str, str]) -> bool:
-        return False
-
-    def waiting(self, limit: int, bytes_max: int) -> list[Any]:
-        return []
-
-    def again(self, limit: int, bytes_max: int) -> list[Any]:
-        return []
