@@ -81,7 +81,7 @@ class Sequences:
             numbers.silent = ""
         known, readings = list(numbers.missing), list(observed.readings)
         for place, reading in enumerate(observed.readings):
-            if reading.sequence is None:
+            if reading.sequence is None or not observed.numbered:
                 continue
             time, quality = time_of(reading, observed.received_at, self._zone)
             at = None if quality == RECEIVED else time

@@ -8,6 +8,7 @@ import hashlib
 import secrets
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +41,7 @@ class Seen:
     taken: int = 0  # deliveries or readings since the start
 
 
-class EdgeLoop:
+class EdgeLoop(ABC):
     """What both loops have in common; `step()` for tests."""
 
     def __init__(self, name: str, spool: Spool, report: Callable[[str], None]) -> None:
@@ -72,14 +73,14 @@ class EdgeLoop:
             self.step(stop)
         self._close()
 
-    def _connect(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _connect(self) -> None: ...
 
-    def _disconnect(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _disconnect(self) -> None: ...
 
-    def _pull(self, stop: threading.Event, wait_s: float) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def _pull(self, stop: threading.Event, wait_s: float) -> int: ...
 
     def _close(self) -> None:
         if self._open:
@@ -215,9 +216,7 @@ class Meaning:
     def _observed(self, observed: Observed, made: dict[str, bytes]) -> Addition:
         state = ChainMap(made, self._state)
         timed = self._rules.timed(observed)
-        missed = self._sequences.fold(timed if timed.numbered else _unnumbered(timed), state)
-        if not timed.numbered:
-            missed.observed = timed
+        missed = self._sequences.fold(timed, state)
         folded = self._rules.fold(missed.observed, state)
         made |= {**missed.state, **folded.state}
         gaps, filled = [*observed.gaps, *missed.gaps], [*observed.filled, *missed.filled]
@@ -234,11 +233,6 @@ class Meaning:
             return [Entry(replace(document, epoch=self._spool.epoch, n=first).json(), DOCUMENT, at)]
 
         return Addition(lane, make, memory)
-
-
-def _unnumbered(observed: Observed) -> Observed:
-    """The same for who must not judge its numbers: a protocol did that, or they are none."""
-    return replace(observed, readings=[replace(r, sequence=None) if r.sequence is not None else r for r in observed.readings])
 
 
 class Numbers:

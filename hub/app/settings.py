@@ -118,7 +118,7 @@ class Settings:
         if env.get("HUB_LOG", "") not in ("", "text", "json"):
             raise ConfigError(f"HUB_LOG: {_shown(env['HUB_LOG'])} is not known: write text, json, or nothing (text on a terminal)")
         source = _Source(env, home / "hub.toml")
-        host, port = _listen(*source.text("HUB_LISTEN", "api", "listen", DEFAULT_LISTEN))
+        host, port = host_port(*source.text("HUB_LISTEN", "api", "listen", DEFAULT_LISTEN))
         token = source.secret("HUB_API_TOKEN")
         _check_exposure(host, token)
         mqtt, mqtt_where = source.text("HUB_MQTT_URL", "mqtt", "url", "")
@@ -131,7 +131,7 @@ class Settings:
                 f"{topic_where}: the hub takes in what comes on {relay_topic}, so it would take in its own log: name another topic"
             )
         plants, plants_where = source.text("HUB_EDGE_LISTEN", "edges", "listen", "")
-        edge_host, edge_port = _listen(plants, plants_where) if plants else (None, 8443)
+        edge_host, edge_port = host_port(plants, plants_where) if plants else (None, 8443)
         watch, watch_where = source.text("HUB_WATCH", "watch", "folder", "")
         return Settings(
             home=home,
@@ -279,7 +279,8 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} has lists or tables nested hundreds deep: no setting is, remove them") from None
 
 
-def _listen(text: str, where: str) -> tuple[str, int]:
+def host_port(text: str, where: str) -> tuple[str, int]:
+    """A HOST:PORT of configuration; `where` says of which. Raises `ConfigError`."""
     host, colon, port = text.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host if ":" not in host else ""
     if not colon or not host or not _is_port(port):

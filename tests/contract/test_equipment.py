@@ -63,7 +63,7 @@ class Hub:
     def observe(self, *said: tuple[float, str, Value, int | None]) -> list[Fact]:
         """Readings (second, tag, value, number) as the facts that the hub makes of the edge's document."""
         readings = [Reading(tag, value, at(second), sequence=number) for second, tag, value, number in said]
-        missed = self._sequences.fold(Observed("plc", at(said[-1][0]), readings), self.state)
+        missed = self._sequences.fold(Observed("plc", at(said[-1][0]), readings, numbered=True), self.state)
         folded = self._rules.fold(missed.observed, self.state)
         self.state |= missed.state | folded.state
         facts = [*told("edge1", missed.gaps, missed.filled, at(said[-1][0]), "sequence/1"), *folded.facts]

@@ -23,7 +23,7 @@ PLAIN = Sequences([SequenceRule()])
 def batch(numbers: Sequence[int], at: int = 0, producer: str = "plc") -> Observed:
     """Readings of some numbers, each a second after the number before it; received at the start and `at` seconds."""
     readings = [Reading("t", n, START + timedelta(seconds=n), sequence=n) for n in numbers]
-    return Observed(producer, START + timedelta(seconds=at), readings)
+    return Observed(producer, START + timedelta(seconds=at), readings, numbered=True)
 
 
 def run(sequences: Sequences, batches: Sequence[Observed]) -> tuple[dict[str, Gap], dict[str, bytes], list[Missed]]:
@@ -58,6 +58,12 @@ def cut(numbers: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
 arrivals = st.lists(st.integers(0, 40), min_size=1, max_size=60)
 
 
+def test_numbers_that_a_source_has_judged_itself_are_left_alone() -> None:
+    observed = Observed("plc", START, [Reading("t", n, START, sequence=n) for n in (1, 9, 3)])
+    missed = PLAIN.fold(observed, {})
+    assert (missed.gaps, missed.filled, missed.observed) == ([], [], observed)
+
+
 @given(arrivals=arrivals, sizes=st.lists(st.integers(1, 7), max_size=20))
 def test_what_never_came_is_the_union_of_the_gaps(arrivals: list[int], sizes: list[int]) -> None:
     open_, state, _ = run(PLAIN, [batch(part, n) for n, part in enumerate(cut(arrivals, sizes))])
@@ -78,7 +84,7 @@ def test_numbers_that_wrap(lost: set[int], held_up: dict[int, int], again: set[i
     came = [n for n in range(131) if n not in lost or n % 6 == 0]
     order = sorted([*came, *(n for n in came if n in again)], key=lambda n: n + held_up.get(n, 0))
     parts = [[replace(r, sequence=(r.sequence or 0) % 32) for r in batch(part).readings] for part in cut(order, sizes)]
-    open_, state, _ = run(sequences, [Observed("plc", START, part) for part in parts])
+    open_, state, _ = run(sequences, [Observed("plc", START, part, numbered=True) for part in parts])
     missing = [n for first, last in sequences.missing("plc", state) for n in range(first, last + 1)]
     assert missing == [n for n in range(max(came)) if n not in came]
     assert ranges(open_) == sorted((first % 32, last % 32) for first, last in sequences.missing("plc", state))
@@ -113,7 +119,7 @@ def test_bounds_of_local_times_are_moments() -> None:
         Reading("t", 1, local + timedelta(seconds=9), sequence=5),
         Reading("t", 1, None, sequence=9),
     ]
-    missed = Sequences([SequenceRule()], "Asia/Kolkata").fold(Observed("plc", START, readings), {})
+    missed = Sequences([SequenceRule()], "Asia/Kolkata").fold(Observed("plc", START, readings, numbered=True), {})
     first = START - timedelta(hours=5, minutes=30)
     assert [(g.since, g.until) for g in missed.gaps] == [(first, first + timedelta(seconds=9)), (first + timedelta(seconds=9), None)]
 
@@ -127,9 +133,9 @@ def test_what_comes_late_says_nothing_of_now() -> None:
 def test_a_restarted_producer_begins_a_run_and_what_was_missing_stays_missing() -> None:
     sequences = Sequences([SequenceRule(restarts_at=0)])
     again = [replace(r, at=START + timedelta(hours=1, seconds=r.sequence or 0)) for r in batch([0, 1, 3]).readings]
-    open_, _, _ = run(sequences, [batch([0, 1, 5, 6]), batch([0]), Observed("plc", START + timedelta(hours=1), again)])
+    open_, _, _ = run(sequences, [batch([0, 1, 5, 6]), batch([0]), Observed("plc", START + timedelta(hours=1), again, numbered=True)])
     assert ranges(open_) == [(2, 2), (2, 4)]
-    open_, _, _ = run(PLAIN, [batch([0, 1, 5, 6]), Observed("plc", START + timedelta(hours=1), again)])
+    open_, _, _ = run(PLAIN, [batch([0, 1, 5, 6]), Observed("plc", START + timedelta(hours=1), again, numbered=True)])
     assert ranges(open_) == [(2, 2), (4, 4)]  # where nobody said that it restarts, its numbers are late ones
 
 
@@ -179,7 +185,7 @@ def test_values_of_one_message_share_its_number_and_none_of_them_is_late() -> No
     state: dict[str, bytes] = {}
     for number, late in ((5, False), (7, False), (6, True)):
         readings = [Reading(tag, number, START + timedelta(seconds=number), sequence=number) for tag in "abc"]
-        missed = PLAIN.fold(Observed("plc", START, readings), state)
+        missed = PLAIN.fold(Observed("plc", START, readings, numbered=True), state)
         state |= missed.state
         assert [r.historical for r in missed.observed.readings] == [late] * 3
     assert PLAIN.missing("plc", state) == []

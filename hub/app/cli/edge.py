@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import threading
 import urllib.error
@@ -54,7 +55,7 @@ def show_edge(config: Path, json_: bool) -> int:
 
     configured = Configured(config)
     try:
-        found = _ask(configured, "/status")
+        found = ask(configured, "/status")
     except Unavailable as error:  # the spool tells what waits, whether or not the edge runs
         spool = Spool(configured.at(configured.config.spool.path), "", bytes_max=configured.config.spool.max, read_only=True)
         found = {**spool_status(spool), "line": {"url": configured.config.hub.url, "up": False, "trouble": str(error)}, "sources": []}
@@ -78,7 +79,7 @@ def show_edge(config: Path, json_: bool) -> int:
 
 def drain_edge(config: Path, rate: float, json_: bool) -> int:
     """`hub edge drain`."""
-    found = _ask(Configured(config), "/v1/drain", {"rate": rate})
+    found = ask(Configured(config), "/v1/drain", {"rate": rate})
     if json_:
         output.document(found)
     else:
@@ -88,7 +89,7 @@ def drain_edge(config: Path, rate: float, json_: bool) -> int:
 
 def resend(config: Path, lane: str, first: int, last: int, json_: bool) -> int:
     """`hub edge resend`."""
-    found = _ask(Configured(config), "/v1/resend", {"lane": lane, "first": first, "last": last})
+    found = ask(Configured(config), "/v1/resend", {"lane": lane, "first": first, "last": last})
     if json_:
         output.document(found)
     else:
@@ -126,23 +127,18 @@ def enrol(name: str, out: Path | None, url: str | None, json_: bool) -> int:
     settings = Settings.load()
     authority = Authority(Home.open(settings.home))
     folder = out or Path(name)
-    certificate, key = authority.enrol(name)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for file, content in (("edge.pem", certificate), ("edge.key", key), ("authority.pem", authority.certificate().read_bytes())):
-            path = folder / file
-            path.touch(mode=0o600)
-            path.write_bytes(content)
+        made = authority.hand_over(name, folder)
         yaml = folder / "edge.yaml"
-        if made := not yaml.exists():
+        if not yaml.exists():
+            made.append(yaml.name)
             yaml.write_text(_FIRST.format(edge=name, url=url or f"https://{settings.edge_host or 'HUB'}:{settings.edge_port}"))
     except OSError as error:
         authority.withdraw(name)
         raise Unavailable(f"{folder} cannot be written ({error}): name another folder with --out") from error
     if json_:
-        output.document(
-            {"edge": name, "folder": str(folder), "made": ["edge.pem", "edge.key", "authority.pem", *(["edge.yaml"] if made else [])]}
-        )
+        output.document({"edge": name, "folder": str(folder), "made": made})
     else:
         print(
             f"{name} is enrolled: take {folder}/ to the plant (edge.key is kept nowhere else), then `hub edge check --config edge.yaml` there"
@@ -181,10 +177,8 @@ def withdraw(name: str, json_: bool) -> int:
     return 0 if could else 1
 
 
-def _ask(configured: Configured, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+def ask(configured: Configured, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """What the edge that runs with this configuration answers. Raises `Unavailable` where none does."""
-    import os
-
     url = f"http://{configured.config.listen}{path}"
     headers = {"content-type": "application/json"}
     if token := os.environ.get("HUB_EDGE_TOKEN"):

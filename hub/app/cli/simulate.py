@@ -1,15 +1,13 @@
 """`hub simulate outage`: cuts the demo's line between plant and hub, from outside of both, and shows how the backlog grows and drains."""
 
-import json
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 from events.errors import Refused, Unavailable
 from hub.app.cli import output
+from hub.app.cli.edge import ask
 from hub.app.demo.line import CUT, HOLD, PASS, order
 from hub.app.edge.config import Configured
 from hub.app.home import Home
@@ -64,13 +62,10 @@ def line_of(home: Home) -> Path:
 
 
 def _status(configured: Configured) -> dict[str, Any]:
-    url = f"http://{configured.config.listen}/status"
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            found: dict[str, Any] = json.load(answer)
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        raise Unavailable(f"the demo's edge does not answer at {url} ({error}): start the demo (`make demo`)") from error
-    return found
+        return ask(configured, "/status")
+    except Unavailable as error:
+        raise Unavailable(f"the demo's edge does not answer ({error}): start the demo (`make demo`)") from error
 
 
 def _show(text: str, quiet: bool) -> None:

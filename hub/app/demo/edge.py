@@ -1,9 +1,8 @@
 """The demo's edge: machines behind it that speak OPC UA and Sparkplug B, and a line to the hub that `hub simulate outage` cuts."""
 
 import json
-import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from hub.app.supervisor import Child
 EDGE = "demo-plant"
 HOST_ID = "millwright"
 ORDERS = 10  # of the plan that the machines are seen to work on, again and again
-_SECRET = ("HUB_DATABASE_URL", "HUB_HOME")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +34,7 @@ class DemoEdge:
     def prepared(home: Home, mqtt: str) -> "DemoEdge":
         """Enrol the edge and write its configuration; the ports are new each time, the spool is what it was."""
         made = DemoEdge(home, free_port(), free_port(), free_port(), free_port(), mqtt)
-        authority = Authority(home)
-        certificate, key = authority.enrol(EDGE)
-        for name, content in (("edge.pem", certificate), ("edge.key", key), ("authority.pem", authority.certificate().read_bytes())):
-            write_atomically(home.spool / name, content.decode())
+        Authority(home).hand_over(EDGE, home.spool)
         write_atomically(home.spool / "edge.yaml", made.yaml())
         order(line_of(home), PASS)
         return made
@@ -57,9 +52,8 @@ class DemoEdge:
         """Its configuration, which people may read as an example."""
         return _YAML.format(edge=EDGE, line=self.line_port, http=self.http_port, opcua=self.opcua_port, mqtt=self.mqtt, host_id=HOST_ID)
 
-    def children(self, env: Mapping[str, str], seed: int, state: Path) -> list[Child]:
-        """The machines, the line, and the edge. None of them has the hub's secrets."""
-        plain = {name: value for name, value in env.items() if name not in _SECRET}
+    def children(self, env: dict[str, str], seed: int, state: Path) -> list[Child]:
+        """The machines, the line, and the edge."""
         module = [sys.executable, "-m"]
         line = [*module, "hub.app.demo.line", str(self.line_port), self.listen, str(line_of(self.home))]
         machine = [*module, "hub.app.demo.plant.machine", "--url", f"opc.tcp://127.0.0.1:{self.opcua_port}/machines"]
@@ -68,10 +62,10 @@ class DemoEdge:
         packer += ["--log", str(state / "packer.jsonl")]
         edge = [str(Path(sys.executable).with_name("hub")), "edge", "--config", str(self.home.spool / "edge.yaml")]
         return [
-            Child("plant-line", line, plain),
-            Child("plant-machine", machine, plain),
-            Child("plant-packer", packer, plain),
-            Child("hub-edge", edge, plain | {"PYTHONUNBUFFERED": os.environ.get("PYTHONUNBUFFERED", "1")}),
+            Child("plant-line", line, env),
+            Child("plant-machine", machine, env),
+            Child("plant-packer", packer, env),
+            Child("hub-edge", edge, env),
         ]
 
 

@@ -76,7 +76,7 @@ def run_demo(*, headless: bool, seed: int, orders: int, fresh: bool, sent_log: P
         plants = _plant(settings, home, plan)
         children += plants
         if edge:
-            children += edge.children(os.environ, seed, home.run / "plant")
+            children += edge.children(_plain_env(), seed, home.run / "plant")
         with Supervisor(home, children, on_event=say, private_database=settings.database_url is None) as supervisor:
             if headless:
                 return _headless(supervisor, {child.role for child in plants}, hub, plan, started)
@@ -134,9 +134,14 @@ def _env(settings: Settings) -> dict[str, str]:
     return env
 
 
+def _plain_env() -> dict[str, str]:
+    """The environment of what stands outside of the hub: without its secrets."""
+    return {name: value for name, value in os.environ.items() if name not in _SECRET}
+
+
 def _plant(settings: Settings, home: Home, plan: Plan) -> list[Child]:
     """The plant's processes, with addresses of protocols and no others."""
-    env = {name: value for name, value in os.environ.items() if name not in _SECRET}
+    env = _plain_env()
     state = home.run / "plant"
     state.mkdir(mode=0o700, exist_ok=True)
     mqtt = urlsplit(settings.mqtt_url or "")

@@ -16,18 +16,12 @@ from starlette.routing import Route
 
 from hub.app import web
 from hub.app.edge.page import page
-from hub.app.settings import TOKEN_CHARS_MIN, ConfigError, Secret, is_loopback
+from hub.app.settings import TOKEN_CHARS_MIN, ConfigError, Secret, host_port, is_loopback
 from hub.app.web import Guard, posted, problem
 from hub.intake.delivery import Outcome
 
 if TYPE_CHECKING:
     from hub.app.edge.process import Edge
-
-
-def address(listen: str) -> tuple[str, int]:
-    """Host and port of `listen`."""
-    host, _, port = listen.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def make_app(edge: "Edge") -> Starlette:
@@ -75,7 +69,7 @@ def make_app(edge: "Edge") -> Starlette:
         Route("/v1/resend", resend, methods=["POST"]),
     ]
     app = Starlette(routes=routes)
-    host, _ = address(edge.configured.config.listen)
+    host, _ = host_port(edge.configured.config.listen, "listen")
     token = os.environ.get("HUB_EDGE_TOKEN", "")
     if not is_loopback(host) and len(token) < TOKEN_CHARS_MIN:
         raise edge.configured.document.fault(
@@ -95,7 +89,7 @@ async def _json(request: Request) -> dict[str, Any]:
 
 def serve(edge: "Edge", stop: threading.Event) -> None:
     """Serve until `stop` is set. Raises `ConfigError` for an address that cannot be had."""
-    host, port = address(edge.configured.config.listen)
+    host, port = host_port(edge.configured.config.listen, "listen")
     config = uvicorn.Config(
         make_app(edge), host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=3, lifespan="off"
     )

@@ -47,6 +47,14 @@ class Authority:
         write_atomically(self.enrolled_folder / f"{edge}.pem", certificate.decode())
         return certificate, key
 
+    def hand_over(self, edge: str, folder: Path) -> list[str]:
+        """Enrol an edge and write what it needs into a folder that is there; the names of the files."""
+        certificate, key = self.enrol(edge)
+        files = {"edge.pem": certificate, "edge.key": key, "authority.pem": self.certificate().read_bytes()}
+        for name, content in files.items():
+            write_atomically(folder / name, content.decode())
+        return list(files)
+
     def withdraw(self, edge: str) -> bool:
         """Let an edge speak no more; whether it could."""
         try:
