@@ -1,5 +1,6 @@
 """From the spool to the log: over real TLS and through a line that is cut, held and restored; counted in the hub's database by SQL."""
 
+import contextlib
 import json
 import os
 import threading
@@ -51,6 +52,19 @@ def item(key: str) -> Entry:
     return Entry(json.dumps(fact).encode(), "http", AT, {"content_type": "application/json"})
 
 
+@contextlib.contextmanager
+def running(line: Forwarder) -> Iterator[None]:
+    """A forwarder that runs by itself."""
+    stop = threading.Event()
+    thread = threading.Thread(target=line.run, args=(stop, lambda text: None))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 def drain(line: Forwarder) -> None:
     while line.step(STOP):
         pass
@@ -93,7 +107,7 @@ def test_the_largest_delivery_holds_up_nobody(hub: EdgeHub, spool: Spool) -> Non
 def test_a_spool_is_pruned_though_there_is_always_something_to_send(hub: EdgeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forwarding, "PRUNE_S", 0.1)
     spool = Spool(tmp_path / "busy.db", "plant-1", keep_bytes=0, keep_s=0)
-    line, stop = hub.line(spool), threading.Event()
+    line = hub.line(spool)
     prune, waiting = spool.prune, list[int]()
 
     def counted() -> int:
@@ -102,21 +116,16 @@ def test_a_spool_is_pruned_though_there_is_always_something_to_send(hub: EdgeHub
 
     monkeypatch.setattr(spool, "prune", counted)
     spool.append("erp", [item(f"I{n}") for n in range(3000)])
-    thread = threading.Thread(target=line.run, args=(stop, lambda text: None))
-    thread.start()
-    until(lambda: spool.lanes()[0].backlog == 0)
-    stop.set()
-    thread.join()
+    with running(line):
+        until(lambda: spool.lanes()[0].backlog == 0)
     assert any(waiting), "only when nothing was left to send"
     spool.close()
 
 
 def test_a_line_that_is_cut_is_told_and_drains_when_it_is_back(hub: EdgeHub, spool: Spool) -> None:
-    line, stop, said = hub.line(spool), threading.Event(), list[str]()
+    line = hub.line(spool)
     spool.append("erp", [item("I0")])
-    thread = threading.Thread(target=line.run, args=(stop, said.append))
-    thread.start()
-    try:
+    with running(line):
         until(lambda: hub.logged() == ["I0"])
         hub.say(CUT)
         spool.append("erp", [item(f"I{n}") for n in range(1, 50)])
@@ -127,9 +136,6 @@ def test_a_line_that_is_cut_is_told_and_drains_when_it_is_back(hub: EdgeHub, spo
         until(lambda: spool.lanes()[0].backlog == 0)
         until(lambda: line.line.up)
         assert hub.logged() == [f"I{n}" for n in range(50)]
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_a_half_open_line_is_noticed_and_survived(hub: EdgeHub, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,18 +153,13 @@ def test_a_half_open_line_is_noticed_and_survived(hub: EdgeHub, spool: Spool, mo
 
 def test_a_line_that_is_cut_while_nothing_is_sent_is_noticed(hub: EdgeHub, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forwarding, "ASK_S", 0.2)
-    line, stop = hub.line(spool), threading.Event()
-    thread = threading.Thread(target=line.run, args=(stop, lambda text: None))
-    thread.start()
-    try:
+    line = hub.line(spool)
+    with running(line):
         until(lambda: line.line.up)
         hub.say(CUT)
         until(lambda: not line.line.up)
         hub.say(PASS)
         until(lambda: line.line.up)
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_a_hub_that_is_away_and_comes_back_gets_the_rest(hub: EdgeHub, spool: Spool) -> None:

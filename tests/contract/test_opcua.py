@@ -82,13 +82,17 @@ def ways(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield way, server, proxy
 
 
-@pytest.fixture
-def plant(ways: tuple[str, PlantServer, Proxy]) -> Line1:
-    way, server, proxy = ways
+def of_way(way: str, server: PlantServer, proxy: Proxy) -> Line1:
+    """A line to a server of a kind, which has forgotten what was before."""
     proxy.mend()
     server.do("forget")
     counted = {"sequences": (Counting("Line1/Count"),)} if "counted" in way else {}
     return Line1(server, proxy, "forgetful" in way, **counted)
+
+
+@pytest.fixture
+def plant(ways: tuple[str, PlantServer, Proxy]) -> Line1:
+    return of_way(*ways)
 
 
 class TestLaws(ReadingLaws):

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from adapters.opcua import OpcUaSource
-from adapters.opcua import Sequence as Counting
 from events.errors import Unavailable
 from tests.contract.opcua_plant import PlantServer
 from tests.contract.reading_suite import Edge, ReadingLaws, edge  # noqa: F401 the fixture
 from tests.contract.tcp_proxy import Proxy
-from tests.contract.test_opcua import Line1
+from tests.contract.test_opcua import Line1, of_way
 from tests.contract.test_opcua_cuts import cut
 from tests.contract.test_opcua_ways import PASSWORD, USER, VARIABLE, pair, secure
 from tests.peers.npm import node, peer
@@ -36,11 +35,7 @@ def ways(
 
 @pytest.fixture
 def plant(ways: tuple[str, PlantServer, Proxy]) -> Line1:
-    way, server, proxy = ways
-    proxy.mend()
-    server.do("forget")
-    counted = {"sequences": (Counting("Line1/Count"),)} if "counted" in way else {}
-    return Line1(server, proxy, "forgetful" in way, **counted)
+    return of_way(*ways)
 
 
 class TestLaws(ReadingLaws):
