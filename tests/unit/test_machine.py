@@ -34,6 +34,10 @@ def test_states_follow_one_another_as_packml_has_them_and_parts_are_only_made_at
     assert min(parts.values()) > 300
 
 
+def test_after_a_power_cut_no_counter_stands_higher_than_before() -> None:
+    assert {machine.values[name] for machine in machines(7, cut=True) for name in ("Parts", "Scrap")} == {0}
+
+
 def test_counters_count_by_one_and_roll_over() -> None:
     plant = machines(7)
     for machine in plant:

@@ -98,6 +98,7 @@ sparkplug:
   - name: packing
     brokers: ["mqtt://{mqtt}"]
     host_id: {host_id}
+    history_reach_s: 2                 # it says something each second: a history that begins later lacks something
 plant:
   zone: Europe/Berlin
   tags:

@@ -37,13 +37,14 @@ class Machine:
     chance: random.Random
     cycle_s: float
     work: Sequence[tuple[str, str]] = ()  # orders and lots, one after the other, again and again
+    cut: bool = False  # its power was cut: counters begin at 0
     values: dict[str, Any] = field(default_factory=dict)
     _left_s: float = 0.0  # in this state
     _part_s: float = 0.0  # of the part in work
     _made: int = 0
 
     def __post_init__(self) -> None:
-        parts = self.chance.randrange(ROLLOVER - 30, ROLLOVER)  # the first roll-over is not far
+        parts = 0 if self.cut else self.chance.randrange(ROLLOVER - 30, ROLLOVER)  # the first roll-over is not far
         self.values = {"State": IDLE, "Parts": parts, "Scrap": 0, "Temperature": COLD, "Order": "", "Lot": ""}
         self._left_s = self.chance.uniform(1, 10)
 
@@ -84,9 +85,9 @@ class Machine:
             self._left_s = self.chance.uniform(15, 180)
 
 
-def machines(seed: int, work: Mapping[str, Sequence[tuple[str, str]]] | None = None) -> list[Machine]:
-    """All machines, as they stand when they are switched on; `work`: orders and lots by machine."""
-    return [Machine(name, random.Random(f"{seed}/{name}"), cycle_s, (work or {}).get(name, ())) for name, cycle_s in CYCLES.items()]
+def machines(seed: int, work: Mapping[str, Sequence[tuple[str, str]]] | None = None, *, cut: bool = False) -> list[Machine]:
+    """All machines, as they stand when they are switched on, or on again after a power cut; `work`: orders and lots by machine."""
+    return [Machine(name, random.Random(f"{seed}/{name}"), cycle_s, (work or {}).get(name, ()), cut) for name, cycle_s in CYCLES.items()]
 
 
 async def serve(url: str, plant: Sequence[Machine], speed: float, log: TextIO | None, stop: asyncio.Event) -> None:
@@ -153,9 +154,10 @@ def main() -> int:
         stop = asyncio.Event()
         for one in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(one, stop.set)
+        cut = bool(given.log) and given.log.exists()  # they were on before
         log = given.log.open("a", encoding="utf-8") if given.log else None
         try:
-            await serve(given.url, machines(given.seed, work), given.speed, log, stop)
+            await serve(given.url, machines(given.seed, work, cut=cut), given.speed, log, stop)
         finally:
             if log is not None:
                 log.close()
