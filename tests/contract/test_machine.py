@@ -25,7 +25,8 @@ def machine(folder: Path, port: int) -> Iterator[str]:
     """The plant's process; its URL."""
     url = f"opc.tcp://127.0.0.1:{port}/machines"
     argv = [
-        sys.executable, "-m", "hub.app.demo.plant.machine", "--url", url, "--speed", "30", "--work", "MO-1:L1", "--log", str(folder / "sent.ndjson"),
+        sys.executable, "-m", "hub.app.demo.plant.machine", "--url", url, "--speed", "30",
+        "--work", "WINDER-1:MO-1:L1", "--work", "PRESS-2:MO-2:L2", "--log", str(folder / "sent.ndjson"),
     ]  # fmt: skip
     with (folder / "machine.log").open("a") as log:
         process = subprocess.Popen(argv, cwd=ROOT, stderr=log)
