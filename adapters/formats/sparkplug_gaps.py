@@ -41,9 +41,8 @@ class Missing:
         self.holes: list[Hole] = []
         self._history_s: float | None = None  # monotonic; when history came last
 
-    def remember(self, known: list[Open], now: float) -> None:
+    def remember(self, known: list[Open]) -> None:
         self.open = known
-        self._history_s = now if any(gap.low or gap.rest for gap in known) else None
 
     def taken(self) -> tuple[list[Gap], list[Filled]]:
         found = self.told, self.filled
@@ -112,13 +111,19 @@ class Missing:
     def expire(self, now: float) -> None:
         if self._history_s is None or now < (self.due() or 0.0):
             return
-        self.settle()
+        self._settle()
         if now >= self._history_s + limits.SPARKPLUG_HISTORY_QUIET_S:  # and live data goes on: after what came there was nothing
             self._history_s = None
             for gap in [gap for gap in self.open if gap.rest]:
                 self._fill(gap, "history")
 
-    def settle(self) -> None:
+    def broken(self) -> None:
+        """A session is over: what was on its way in it is lost, so quiet does not show any more that a history is over."""
+        self._settle()
+        for gap in self.open:
+            gap.rest = False
+
+    def _settle(self) -> None:
         """Tell what history has filled; what it left of a gap, before it and after it, is told anew. More of it may come."""
         for gap in [gap for gap in self.open if gap.low is not None]:
             self._fill(gap, "late" if gap.live else "history")

@@ -101,15 +101,15 @@ class EdgeNode:
 
     # -- in and out
 
-    def remember(self, remembered: Callable[[str], bytes | None], now: float) -> bool:
-        """Be what was made durable last; False if nothing was. A node that was online is lost until it is heard again."""
+    def remember(self, remembered: Callable[[str], bytes | None]) -> bool:
+        """Be what was made durable last; False if nothing was. A node that was online is to be told that it is `lost`."""
         said = remembered(self.memory)
         if said is None:
             return False
         known = _decoded(self.memory, said, _Memory)
         self.status, self._bd, self._next, self._last, self._live = known.status, known.bd, known.next, known.last, known.live
         self._kind, self._recent = known.kind, dict(known.recent)
-        self._missing.remember(known.gaps, now)
+        self._missing.remember(known.gaps)
         for id_ in known.devices:
             if body := remembered(f"{self.memory}/{id_}"):
                 device = _decoded(f"{self.memory}/{id_}", body, _DeviceMemory)
@@ -161,8 +161,8 @@ class EdgeNode:
             self._give_up(now)
         if self.status in ("online", "unsure"):
             self.status, self._kind = "lost", "disconnected"
-            self._missing.settle()
             self._all_stale(at)
+        self._missing.broken()
         self._forget_waiting("the connection was lost before it could be explained")
 
     def want_rebirth(self, now: float, *, owed: bool = True) -> None:
@@ -209,7 +209,7 @@ class EdgeNode:
         while self._held and self.status == "online":
             self._give_up(now)
         if self.status == "online" and bd != self._bd:
-            self._missing.settle()
+            self._missing.broken()
             self._tell_break(message.sent_at, "the edge node began a new session, and its death was not heard")
         elif self.status == "online" and self._owed:
             self._tell_break(message.sent_at, _UNCOUNTED)
@@ -297,7 +297,7 @@ class EdgeNode:
         while self._held and self.status == "online":
             self._give_up(message.arrived)
         self.status, self._kind = "offline", "disconnected"
-        self._missing.settle()
+        self._missing.broken()
         self._all_stale(message.received_at)
         self._forget_waiting("the edge node died before it could be explained")
 
@@ -381,7 +381,7 @@ class EdgeNode:
         if (self._next - 1) // 256 != (lowest - 1) // 256:  # a number that is 0 on the wire
             self._early = [self._held[number] for number in sorted(self._held)]
             self._held, self.status, self._kind = {}, "unsure", "sequence"
-            self._missing.settle()
+            self._missing.broken()
         else:
             until = self._held[lowest].span()[0]
             self._missing.hole(range(self._next, lowest), self._last, until)

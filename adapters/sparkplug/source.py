@@ -48,7 +48,7 @@ class SparkplugSource:
         self._nodes, self._touched, self._known = {}, {}, set()
         for producer in msgspec.msgpack.decode(remembered(self._index) or msgspec.msgpack.encode([]), type=list[str]):
             node = self._node(*producer.split("/"))
-            if node.remember(remembered, now):
+            if node.remember(remembered):
                 node.lost(self._clock(), now)
                 self._nodes[producer], self._touched[node] = node, None
                 self._known.add(producer)

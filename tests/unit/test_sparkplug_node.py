@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,7 +100,7 @@ class World:
         """The host is killed: what is in flight is lost, and another one begins with what was made durable."""
         self.flying = []
         self.node = EdgeNode("h", "G", "N", reorder_s=REORDER_S, reach_s=0)
-        if self.node.remember(self.memory.get, self.tick * TICK_S):
+        if self.node.remember(self.memory.get):
             self.node.lost(_time(self.ms), self.tick * TICK_S)
         self.collect()
 
@@ -298,6 +299,37 @@ def test_history_that_is_cut_short_leaves_a_gap() -> None:
     world.collect()
     world.accounted()
     assert sorted(set(range(1, 12)) - set(world.numbers)) == [6, 7, 8]
+
+
+@pytest.mark.parametrize("way", ["death", "lost", "killed"])
+def test_the_rest_of_a_history_that_a_break_cut_short_stays_missing(way: str) -> None:
+    """Quiet shows that a history is over only where nothing of it can have been lost."""
+    world = World()
+    _offline(world)
+    kept, world.ms = [world.ms + 10 * n for n in range(1, 11)], world.ms + 200
+    world.bd = 1
+    for message in world.birth():
+        world.node.take(message, 1.0)
+    _history(world, kept[:4], 1.1)
+    world.collect()
+    for at in kept[4:]:  # on its way, and lost
+        world.datum(historical=True, at=at)
+    if way == "death":
+        world.node.take(world.message("NDEATH", [metric_of(1, DataType.Int64, BDSEQ)]), 1.2)
+    elif way == "lost":
+        world.node.lost(_time(world.ms), 1.2)
+    else:
+        world.restart()
+    later, world.ms = world.ms + 10, world.ms + 100
+    world.bd = 2
+    for message in world.birth():
+        world.node.take(message, 1.3)
+    _history(world, [later], 1.4)  # of the second break; then it is quiet
+    world.node.expire(10.0)
+    world.node.expire(20.0)
+    world.collect()
+    world.accounted()
+    assert set(range(1, 13)) - set(world.numbers) == set(range(6, 12))
 
 
 def test_history_counts_whatever_gap_was_told_last() -> None:
