@@ -240,7 +240,9 @@ class Outage(Site):
         self.found.also |= {
             "arrival in readings/s": round(arrival), "drain in readings/s": round(drain), "seconds until the line was noticed": round(started - waited, 2),
         }  # fmt: skip
-        self.wrong("drains less than ten times as fast as it arrives", int(self.ground.complete and drain < 10 * arrival))
+        self.wrong(
+            "drains less than ten times as fast as it arrives", int(self.ground.complete and not self.ground.small and drain < 10 * arrival)
+        )
         self.finish()
 
     def judge(self) -> None:

@@ -14,6 +14,7 @@ from hub.app.home import write_atomically
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
 HISTORIES = "trials"  # folder under build/
+EVIDENCE_MAX = 40  # lines of a row
 _CODE = ("hub", "events", "adapters", "projections", "replay", "tests", "pyproject.toml", "requirements.lock")
 
 
@@ -21,7 +22,7 @@ _CODE = ("hub", "events", "adapters", "projections", "replay", "tests", "pyproje
 class Found:
     """What a trial counted. `exercised`, `in_flight`, `redelivered` are None where they do not apply; a zero in one that does is a failure.
 
-    `wrong` are other counts that must be zero; `also` are figures only to be read.
+    `wrong` are other counts that must be zero; `also` are figures only to be read; `evidence` says of single failures what was seen.
     """
 
     runs: int
@@ -34,6 +35,7 @@ class Found:
     redelivered: int | None = None
     wrong: dict[str, int] = field(default_factory=dict)
     also: dict[str, Any] = field(default_factory=dict)
+    evidence: list[str] = field(default_factory=list)
 
     @property
     def harm(self) -> int:
@@ -62,6 +64,7 @@ def row(name: str, without: str | None, found: Found, **more: Any) -> dict[str, 
         **more,
         "ok": ok,
         "wrong": found.wrong,
+        **({} if ok else {"evidence": found.evidence[:EVIDENCE_MAX]}),
         **found.also,
     }
 

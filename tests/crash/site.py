@@ -113,7 +113,7 @@ class Site:
         """Wait until the edge says that it is, but for so many entries; what it says wrongly the verdict finds."""
         if not process.wait_until(lambda: self.edges.drained(but), DRAINED_S if self.ground.complete else 20, every=0.1):
             self.wrong(f"not drained {when}")
-            print(f"  not drained {when}: {self.edges.status()}", flush=True)
+            self.found.evidence.append(f"not drained {when}: {self.edges.status()}")
 
     def until_settled(self, when: str) -> None:
         """Wait until nothing more comes from an edge that is drained: it may be about to get more from its broker."""
@@ -257,7 +257,7 @@ class Verdict:
             if lane[1] != "http":
                 self.found.skipped += max(numbers) - len(set(numbers))
                 if holes := sorted({*range(1, max(numbers) + 1)} - {*numbers}):
-                    print(f"  lane {lane} has no {_ranges(holes)} of {max(numbers)}", flush=True)
+                    self.found.evidence.append(f"lane {lane} has no {_ranges(holes)} of {max(numbers)}")
 
     def _reading(self, tag: str, value: Any, at: str | None, quality: str, type_: str, number: int | None, historical: bool) -> None:
         if value is None or quality != "good":
@@ -335,15 +335,15 @@ class Verdict:
             wrongly = [n for n in inner if n in came.times]
             if wrongly:
                 found.wrong["gaps over readings that came"] = found.wrong.get("gaps over readings that came", 0) + len(wrongly)
-                print(f"  {tag}: {gap} covers {wrongly[:5]} ({len(wrongly)}), which came", flush=True)
+                found.evidence.append(f"{tag}: {gap} covers {wrongly[:5]} ({len(wrongly)}), which came")
         missing = [n for n in range(first, len(times) + 1) if n not in came.times]
         unnamed = [n for n in missing if not covered[n]]
         owed = [n for n in missing if way == "mqtt" and went[n - 1]]
         self.site.exercise("numbers left out", sum(not one for one in went) if way == "mqtt" else 0)
         found.lost += len({*unnamed, *owed})
         if unnamed or owed:
-            print(f"  {tag}: {len(unnamed)} missing and in no gap {_ranges(unnamed)}, {len(owed)} owed {_ranges(owed)}", flush=True)
-            print(f"  {tag}: {[(n, times[n - 1]) for n in unnamed[:3]]} {gaps[:6]}", flush=True)
+            found.evidence.append(f"{tag}: {len(unnamed)} missing and in no gap {_ranges(unnamed)}, {len(owed)} owed {_ranges(owed)}")
+            found.evidence.append(f"{tag}: {[(n, times[n - 1]) for n in unnamed[:3]]} {gaps[:6]}")
         found.also[f"missing {tag}"] = len(missing)
         found.wrong["readings that came of numbers left out"] = found.wrong.get("readings that came of numbers left out", 0) + sum(
             not went[n - 1] for n in came.times

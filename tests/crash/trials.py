@@ -86,6 +86,11 @@ def main(environ: Mapping[str, str] = os.environ, build: Path = BUILD) -> int:
             rows.append(new)
     print("\n" + table(rows))
     failed = [r for r in rows if not r["ok"]]
+    for r in failed if without is None else ():  # once more at the end, where one looks first
+        print(
+            f"\n{r['name']} is NOT OK{': ' + r['error'] if 'error' in r else ''}; wrong: { ({k: v for k, v in r['wrong'].items() if v}) }"
+        )
+        print("\n".join(f"  {line}" for line in r.get("evidence", ())), flush=True)
     if without is not None:
         _say_teeth(rows, without)
     return 1 if failed else 0
@@ -137,6 +142,7 @@ def _print(new: dict[str, Any], found: Found, said: str) -> None:
     if found.idle and not new.get("error"):
         print(f"  never occurred: {', '.join(found.idle)}")
     if not new["ok"]:
+        print("\n".join(f"  {line}" for line in found.evidence))
         print(f"  NOT OK{': ' + new['error'] if 'error' in new else ''}")
         print(f"  the processes said last: {said}" if said else "", flush=True)
 
