@@ -102,7 +102,7 @@ class MqttReadings:
         self._first = Observed(self._name, now, gaps=gaps, memory=self._kept()) if gaps or not stored else None
 
     def receive(self, limit: int, wait_s: float) -> Sequence[Observed]:
-        """What came, in its order; messages of one producer that follow one another are one observation."""
+        """What came, in its order; messages of one producer that follow one another are one observation. The last has the memory of all."""
         if self._first is not None:
             first, self._first = self._first, None
             return [first]
@@ -115,8 +115,6 @@ class MqttReadings:
             messages, size = messages + 1, size + len(delivery.body)
             producer, readings, gaps = self._taken(delivery)
             if not found or found[-1].producer != producer:
-                if found:
-                    found[-1].memory = self._kept()
                 found.append(_Found(producer, delivery.received_at))
             self._note(delivery)
             found[-1].deliveries.append(delivery)

@@ -132,15 +132,15 @@ class Sequences:
 
 def told(edge: str, gaps: Iterable[Gap], filled: Iterable[Filled], at: datetime, rule: str) -> Iterator[EdgeFact]:
     """Gaps, of a source's protocol or of its numbers, as facts. `at`: when the edge noticed, by its clock; `rule` is the name and version of
-    who did."""
-    events: list[Event] = [GapFilled(gap=one.gap, edge=edge, producer=printable(one.producer), how=one.how) for one in filled]
-    events += [
+    who did. A gap that is told and filled in one breath is filled last."""
+    events: list[Event] = [
         GapDetected(
             gap=one.id, edge=edge, producer=printable(one.producer), kind=one.kind, reason=one.reason, first=one.first, last=one.last,
             since=one.since, until=one.until, tags=tuple(map(printable, one.tags)),
         )
         for one in gaps
     ]  # fmt: skip
+    events += [GapFilled(gap=one.gap, edge=edge, producer=printable(one.producer), how=one.how) for one in filled]
     return (EdgeFact(event, at, rule, time_quality="edge_clock") for event in events)
 
 

@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from adapters.edge.gaps import Sequences, told
@@ -22,7 +22,7 @@ from events.errors import Unavailable
 from hub import limits
 from hub.intake.delivery import Adapter, Delivery, LineOutcome, Outcome, PartOutcome
 from hub.intake.edge_document import EdgeDocument, EdgeFact
-from hub.intake.readings import Observed, ReadingSource
+from hub.intake.readings import Observed, Reading, ReadingSource
 from hub.points import reach
 
 DOCUMENT = "edge"  # the transport of what the edge says itself
@@ -88,12 +88,14 @@ class EdgeLoop(ABC):
             self.seen.connected = False
             self._disconnect()
 
-    def _until_durable(self, additions: Sequence[Addition], stop: threading.Event) -> list[int] | None:
+    def _until_durable(
+        self, additions: Sequence[Addition], stop: threading.Event, memory: Mapping[str, bytes] | None = None
+    ) -> list[int] | None:
         """The numbers of the first entries once all is durable; None where the edge ends before. Meanwhile the source waits."""
         wait_s = limits.RETRY_FIRST_S
         while True:
             try:
-                firsts = self._spool.append_all(additions)
+                firsts = self._spool.append_all(additions, memory or {})
             except Unavailable as error:
                 self.seen.trouble = str(error)
                 self._report(f"{self.seen.name} waits {wait_s:.1f} s: {error}")
@@ -157,7 +159,7 @@ class ReadingLoop(EdgeLoop):
         found = self._source.receive(READINGS_MAX, wait_s)
         if not found:
             return 0
-        if not self._meaning.keep(found, lambda additions: self._until_durable(additions, stop) is not None):
+        if not self._meaning.keep(found, lambda additions, memory: self._until_durable(additions, stop, memory) is not None):
             self._close()
             return 0
         for one in found:
@@ -168,6 +170,9 @@ class ReadingLoop(EdgeLoop):
         return max(count, 1)
 
 
+Durable = Callable[[Sequence[Addition], Mapping[str, bytes]], bool]
+
+
 class Meaning:
     """What all sources of an edge share: rules and producers' numbers, what they remember, and documents made of it.
 
@@ -176,63 +181,73 @@ class Meaning:
 
     def __init__(self, plant: Plant, spool: Spool) -> None:
         self._rules, self._sequences, self._spool = Rules(plant, spool.edge), Sequences(plant.sequences), spool
-        self._state = spool.states("")
+        self._state = spool.states("gaps/") | spool.states("rules/")
         self._run = secrets.token_hex(4)
         self._busy = threading.Lock()
 
-    def keep(self, found: Sequence[Observed], durable: Callable[[Sequence[Addition]], bool]) -> bool:
-        """Make what was observed durable by `durable`, with the facts that it led to; whether that was done."""
+    def keep(self, found: Sequence[Observed], durable: Durable) -> bool:
+        """Make what was observed durable by `durable`, with the facts that it led to; whether that was done.
+
+        Rules see it in its order; then what one producer said becomes one entry, because each entry costs as much as a hundred readings in it.
+        """
         with self._busy:
             made: dict[str, bytes] = {}
-            return self._kept([self._observed(one, made) for one in found], made, durable)
+            memory: dict[str, bytes] = {}
+            said: dict[str, _Said] = {}
+            for one in found:
+                observed, facts = self._observed(one, made)
+                part = said.setdefault(one.producer, _Said(one.received_at))
+                part.readings += observed.readings
+                part.facts += facts
+                memory |= one.memory
+            return self._kept(said, made, durable, memory)
 
-    def due(self, now: datetime, durable: Callable[[Sequence[Addition]], bool]) -> bool:
+    def due(self, now: datetime, durable: Durable) -> bool:
         """The same for facts that time alone brings."""
         with self._busy:
             made: dict[str, bytes] = {}
-            additions = []
+            said: dict[str, _Said] = {}
             for producer, missed in self._sequences.due(now, self._state).items():
                 made |= missed.state
-                additions.append(
-                    self._addition(
-                        Observed(producer, now), [*told(self._spool.edge, missed.gaps, missed.filled, now, GAP_RULE)], missed.state
-                    )
-                )
+                said.setdefault(producer, _Said(now)).facts += told(self._spool.edge, missed.gaps, missed.filled, now, GAP_RULE)
             for producer, folded in self._rules.due(now, self._state).items():
                 made |= folded.state
-                additions.append(self._addition(Observed(producer, now), folded.facts, folded.state))
-            return not additions or self._kept(additions, made, durable)
+                said.setdefault(producer, _Said(now)).facts += folded.facts
+            return not made or self._kept(said, made, durable)
 
-    def say(self, lane: str, facts: Sequence[EdgeFact], durable: Callable[[Sequence[Addition]], bool]) -> bool:
+    def say(self, lane: str, facts: Sequence[EdgeFact], durable: Durable) -> bool:
         """Facts that the edge has to say of itself."""
-        return durable([self._addition(Observed(lane, facts[0].occurred_at), facts, {})])
+        return durable([self._addition(lane, _Said(facts[0].occurred_at, facts=[*facts]))], {})
 
-    def _kept(self, additions: Sequence[Addition], made: dict[str, bytes], durable: Callable[[Sequence[Addition]], bool]) -> bool:
-        if not durable(additions):
+    def _kept(
+        self, said: Mapping[str, "_Said"], made: Mapping[str, bytes], durable: Durable, memory: Mapping[str, bytes] | None = None
+    ) -> bool:
+        additions = [self._addition(lane, one) for lane, one in said.items() if one.readings or one.facts]
+        if not durable(additions, {**(memory or {}), **made}):
             return False
         self._state |= made
         return True
 
-    def _observed(self, observed: Observed, made: dict[str, bytes]) -> Addition:
+    def _observed(self, observed: Observed, made: dict[str, bytes]) -> tuple[Observed, list[EdgeFact]]:
         state = ChainMap(made, self._state)
-        timed = self._rules.timed(observed)
-        missed = self._sequences.fold(timed, state)
+        missed = self._sequences.fold(self._rules.timed(observed), state)
         folded = self._rules.fold(missed.observed, state)
         made |= {**missed.state, **folded.state}
         gaps, filled = [*observed.gaps, *missed.gaps], [*observed.filled, *missed.filled]
-        facts = [*told(self._spool.edge, gaps, filled, observed.received_at, GAP_RULE), *folded.facts]
-        return self._addition(missed.observed, facts, {**observed.memory, **missed.state, **folded.state})
+        return missed.observed, [*told(self._spool.edge, gaps, filled, observed.received_at, GAP_RULE), *folded.facts]
 
-    def _addition(self, observed: Observed, facts: Sequence[EdgeFact], memory: Mapping[str, bytes]) -> Addition:
-        lane, at = observed.producer, observed.received_at
-        document = EdgeDocument(self._spool.edge, "", lane, 0, observed.producer, at, observed.readings, facts, self._run)
+    def _addition(self, lane: str, said: "_Said") -> Addition:
+        document = EdgeDocument(self._spool.edge, "", lane, 0, lane, said.at, said.readings, said.facts, self._run)
+        return Addition(lane, lambda first: [Entry(replace(document, epoch=self._spool.epoch, n=first).json(), DOCUMENT, said.at)])
 
-        def make(first: int) -> list[Entry]:
-            if not (observed.readings or facts):
-                return []
-            return [Entry(replace(document, epoch=self._spool.epoch, n=first).json(), DOCUMENT, at)]
 
-        return Addition(lane, make, memory)
+@dataclass
+class _Said:
+    """An entry in the making: what one producer said since `at`."""
+
+    at: datetime
+    readings: list[Reading] = field(default_factory=list)
+    facts: list[EdgeFact] = field(default_factory=list)
 
 
 class Numbers:

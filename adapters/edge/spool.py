@@ -47,11 +47,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """Entries of one lane, made when the number of the first is known, and what their source must remember with them."""
+    """Entries of one lane, made when the number of the first is known."""
 
     lane: str
     make: Callable[[int], Sequence[Entry]]
-    memory: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +142,13 @@ class Spool:
 
     def append(self, lane: str, entries: Sequence[Entry], memory: Mapping[str, bytes] | None = None) -> int:
         """Make entries of one lane durable, in order; the number of the first. Raises `SpoolFull`."""
-        return self.append_all([Addition(lane, lambda first: entries, memory or {})])[0]
+        return self.append_all([Addition(lane, lambda first: entries)], memory or {})[0]
 
-    def append_all(self, additions: Sequence["Addition"]) -> list[int]:
-        """Make additions durable together; the number of the first entry of each. Raises `SpoolFull`, and then there is nothing of any; an empty spool
-        takes any size."""
+    def append_all(self, additions: Sequence["Addition"], memory: Mapping[str, bytes]) -> list[int]:
+        """Make additions durable together, with what is to be remembered; the number of the first entry of each.
+
+        Raises `SpoolFull`, and then there is nothing of any; an empty spool takes any size.
+        """
         firsts = []
         with self._mutex, self._writing():
             (held,) = self._db.execute("select coalesce(sum(bytes), 0) from lane").fetchone()
@@ -164,10 +165,8 @@ class Spool:
                         "raise spool.max"
                     )
                 self._put(addition.lane, first, entries, size)
-                self._db.executemany(
-                    "insert into state values (?, ?) on conflict (name) do update set value = excluded.value", addition.memory.items()
-                )
                 firsts.append(first)
+            self._db.executemany("insert into state values (?, ?) on conflict (name) do update set value = excluded.value", memory.items())
             reach("before spooled")
         reach("spooled")
         self.arrived.set()

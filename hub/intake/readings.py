@@ -66,7 +66,8 @@ class Observed:
 
     `numbered`: the producer's numbers in it count up by one, and the source has not judged itself whether one is missing (adapters/edge/gaps.py does).
 
-    `memory` (name to bytes) is made durable in the same transaction, so that after a kill -9 the source finds exactly what goes with what was spooled.
+    `memory` (name to bytes) is made durable in the same transaction, so that after a kill -9 the source finds exactly what goes with what was spooled;
+    what one call of `receive` gives is made durable together, and the last memory of a name counts.
     """
 
     producer: str

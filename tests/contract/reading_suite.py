@@ -223,11 +223,11 @@ class ReadingLaws:
             said += plant.say(chance.randrange(1, 30))
             for _ in range(chance.randrange(4)):
                 observed = edge.receive(limit=chance.choice((1, 5, 500)))
-                kept = chance.randrange(len(observed) + 1)
-                edge.keep(observed[:kept])
-                if kept < len(observed):  # killed within the batch: durable and told apart from neither
-                    edge.keep(observed[kept : kept + 1], done=chance.random() < 0.5)
-                    break
+                if chance.random() < 0.2:
+                    break  # killed before it is durable
+                edge.keep(observed, done=False)
+                for one in observed[: chance.randrange(len(observed) + 1)]:  # killed while the source is told
+                    one.done()
             edge.kill()
             said += plant.say(chance.randrange(5))  # while nobody listens
             edge.open()

@@ -16,12 +16,12 @@ from adapters.edge import forwarder as forwarding
 from adapters.edge import wire
 from adapters.edge.forwarder import Forwarder
 from adapters.edge.loops import Meaning, ReadingLoop
-from adapters.edge.plant import Plant
+from adapters.edge.plant import ContextRule, CountRule, Plant, Tags
 from adapters.edge.spool import Entry, Spool
 from events.errors import Refused, Unavailable
 from hub import limits
 from hub.app.demo.line import CUT, HOLD, PASS
-from hub.intake.readings import Gap, Observed, Reading, Value
+from hub.intake.readings import Filled, Gap, Observed, Reading, Value
 from tests.contract.edge_hub import EdgeHub, edge_hub, until
 
 AT = datetime(2026, 1, 5, 6, tzinfo=UTC)
@@ -338,6 +338,37 @@ def test_readings_and_gaps_are_in_the_log_with_their_bytes(hub: EdgeHub, spool: 
     ((body,),) = hub.select("select convert_from(body, 'UTF8') from log.delivery")
     kept = [row[1] for row in json.loads(str(body))["readings"]]
     assert kept == [True, -5, 2**63, "00123", "1E5", None, "1.5e+300", "nan", {"hex": "00eda080"}]
+
+
+def test_a_gap_that_is_told_and_filled_in_one_breath_is_closed(hub: EdgeHub, spool: Spool) -> None:
+    gap, rest = (Gap(name, "press", "history", "away", since=AT, until=AT + timedelta(seconds=n)) for n, name in enumerate(("g", "g>"), 1))
+    loop = ReadingLoop(
+        Source(Observed("press", AT, [], [gap, rest], [Filled("g", "press", "history")])), Meaning(Plant(), spool), spool, print
+    )
+    loop.step(STOP)
+    drain(hub.line(spool))
+    rows = hub.select("select type, convert_from(data, 'UTF8')::jsonb ->> 'gap' from log.event order by position")
+    assert rows.index(("integration.gap_filled", "g")) > rows.index(("integration.gap_detected", "g"))
+
+
+def test_producers_that_alternate_make_an_entry_each_and_rules_see_what_came_in_its_order(spool: Spool) -> None:
+    lot, good = ContextRule(name="lot", field="lot"), CountRule(name="good", counter="good")
+    tags = tuple(Tags(tags=rule.name, equipment="press", rules=(rule,)) for rule in (lot, good))
+    said: list[tuple[str, Value]] = [("lot", "L1"), ("good", 0), ("good", 5), ("lot", "L2"), ("good", 8), ("lot", "L3"), ("good", 9)]
+    came = [
+        Observed(tag, AT + timedelta(seconds=n), [Reading(tag, value, AT + timedelta(seconds=n))], memory={"m": b"%d" % n})
+        for n, (tag, value) in enumerate(said)
+    ]
+    loop = ReadingLoop(Source(*came), Meaning(Plant(tags=tags, clock=None), spool), spool, print)
+    assert loop.step(STOP) == len(said)
+    entries = {entry.lane: json.loads(entry.body) for entry in spool.waiting(100, 1 << 20)}
+    assert [(lane, [row[1] for row in body["readings"]]) for lane, body in sorted(entries.items())] == [
+        ("good", [0, 5, 8, 9]),
+        ("lot", ["L1", "L2", "L3"]),
+    ]
+    counted = [fact["data"] for body in entries.values() for fact in body["facts"] if fact["type"] == "equipment.count_reported"]
+    assert [(one["lot"], one["quantity"]["value"]) for one in counted] == [("L1", "5"), ("L2", "3"), ("L3", "1")]
+    assert spool.state("m") == b"6", "what was remembered last"
 
 
 def test_an_edges_document_by_another_road_is_held(hub: EdgeHub, spool: Spool) -> None:

@@ -64,7 +64,7 @@ def test_a_full_spool_refuses_all_of_an_addition_and_takes_it_when_there_is_room
     spool = Spool(tmp_path / "spool.db", "plant-1", bytes_max=10)
     spool.append("a", [entry(b"12345")])
     with pytest.raises(SpoolFull, match=r"at most 10 are allowed: bring the line to the hub back"):
-        spool.append_all([Addition("a", lambda n: [entry(b"1")], {"memory": b"new"}), Addition("b", lambda n: [entry(b"123456")])])
+        spool.append_all([Addition("a", lambda n: [entry(b"1")]), Addition("b", lambda n: [entry(b"123456")])], {"memory": b"new"})
     assert [(lane.name, lane.last) for lane in spool.lanes()] == [("a", 1)]
     assert spool.state("memory") is None
     spool.acknowledge({"a": 1})
@@ -75,7 +75,7 @@ def test_a_full_spool_refuses_all_of_an_addition_and_takes_it_when_there_is_room
 def test_what_alone_is_more_than_the_bound_goes_into_an_empty_spool(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool.db", "plant-1", bytes_max=10)
     assert spool.append_all(
-        [Addition("a", lambda first: [entry(b"123456"), entry(b"7890")]), Addition("b", lambda first: [entry(b"12345")])]
+        [Addition("a", lambda first: [entry(b"123456"), entry(b"7890")]), Addition("b", lambda first: [entry(b"12345")])], {}
     ) == [1, 1]
     with pytest.raises(SpoolFull):
         spool.append("a", [entry(b"1")])
@@ -185,7 +185,7 @@ def test_a_kill_leaves_all_of_an_append_or_nothing(tmp_path: Path, point: str) -
     if not child:
         try:
             arm(lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == point else None)
-            Spool(path, "plant-1").append_all([Addition("a", lambda n: [entry(b"1"), entry(b"2")], {"memory": b"m"})])
+            Spool(path, "plant-1").append_all([Addition("a", lambda n: [entry(b"1"), entry(b"2")])], {"memory": b"m"})
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)

@@ -6,7 +6,7 @@ Each replaces the function that holds the mechanism by what somebody would have 
 import contextlib
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -254,15 +254,13 @@ def prune_after_ack() -> None:
 
 def memory_with_readings() -> None:
     """What a source must remember is written after its readings, in a transaction of its own."""
-    from dataclasses import replace
-
     from adapters.edge.spool import Addition, Spool
 
     append_all = Spool.append_all
 
-    def apart(self: Spool, additions: Sequence[Addition]) -> list[int]:
-        firsts = append_all(self, [replace(addition, memory={}) for addition in additions])
-        append_all(self, [Addition(addition.lane, lambda first: [], addition.memory) for addition in additions])
+    def apart(self: Spool, additions: Sequence[Addition], memory: Mapping[str, bytes]) -> list[int]:
+        firsts = append_all(self, additions, {})
+        append_all(self, [], memory)
         return firsts
 
     Spool.append_all = apart  # type: ignore[method-assign]
@@ -287,9 +285,11 @@ def edge_until_durable() -> None:
     from adapters.edge.loops import EdgeLoop
     from adapters.edge.spool import Addition
 
-    def once(self: EdgeLoop, additions: Sequence[Addition], stop: threading.Event) -> list[int] | None:
+    def once(
+        self: EdgeLoop, additions: Sequence[Addition], stop: threading.Event, memory: Mapping[str, bytes] | None = None
+    ) -> list[int] | None:
         try:
-            return self._spool.append_all(additions)
+            return self._spool.append_all(additions, memory or {})
         except Unavailable as error:
             self._report(f"{self.seen.name}: given up: {error}")
             return [0] * len(additions)

@@ -8,7 +8,7 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -120,8 +120,8 @@ class Edge:
         while not stop.wait(TIMER_S):
             self.meaning.due(from_ + timedelta(seconds=time.monotonic() - began), self._durable)
 
-    def _durable(self, additions: Sequence[Addition]) -> bool:
-        self.spool.append_all(additions)
+    def _durable(self, additions: Sequence[Addition], memory: Mapping[str, bytes]) -> bool:
+        self.spool.append_all(additions, memory)
         return True
 
     def _skewed(self, seconds: float) -> None:
