@@ -25,7 +25,7 @@ from adapters.formats.mqtt_payload import Topics, read
 from adapters.mqtt import SESSION_S, MqttAdapter
 from hub import limits
 from hub.intake.delivery import Delivery, Outcome
-from hub.intake.readings import Gap, Observed, Reading
+from hub.intake.readings import Gap, Observed, Reading, session_lost, too_large
 
 _BLOCK = 128  # packet numbers whose marks are remembered together
 _FRESH = 32768  # messages; an older mark is of a packet number that was used again since
@@ -97,7 +97,7 @@ class MqttReadings:
         gaps = []
         if not self._adapter.resumed:  # the numbers begin anew
             if stored:
-                gaps = [self._lost(self._head.heard, now)]
+                gaps = [session_lost(self._name, self._head.heard, now)]
             self._head = _Head(now, self._head.count + _FRESH)  # no mark is fresh any more
         self._first = Observed(self._name, now, gaps=gaps, memory=self._kept()) if gaps or not stored else None
 
@@ -139,8 +139,8 @@ class MqttReadings:
         producer = self._producer(topic, rule)
         if "dup" in delivery.headers and self._known(delivery):
             return producer, [], []
-        if (size := len(delivery.body)) > limits.MQTT_READINGS_BYTES_MAX:
-            return producer, [], [_too_large(producer, topic, delivery, size)]
+        if len(delivery.body) > (most := limits.MQTT_READINGS_BYTES_MAX):
+            return producer, [], [too_large(producer, topic, delivery.body, most, delivery.received_at)]
         return producer, read(delivery.body, topic, rule, historical=delivery.headers["retained"] == "True"), []
 
     def _known(self, delivery: Delivery) -> bool:
@@ -161,10 +161,6 @@ class MqttReadings:
             kept[f"{self._key}/{block}"] = msgspec.msgpack.encode({mid: self._marks[mid] for mid in mids if mid in self._marks})
         self._touched = set()
         return kept
-
-    def _lost(self, since: datetime, until: datetime) -> Gap:
-        reason = "the broker no longer had the session: what was published meanwhile did not come; keep sessions longer there, or publish it again"
-        return Gap(f"session/{self._name}/{since.isoformat()}", self._name, "disconnected", reason, since=since, until=until)
 
     def _producer(self, topic: str, rule: Topics) -> str:
         """The name of the part and the topic, or its first levels, as the log takes names; a long one ends in its digest, so that no two become one."""
@@ -215,10 +211,3 @@ def _digest(said: bytes) -> bytes:
 def _mark(delivery: Delivery) -> bytes:
     """What a repetition has alike, beside its number."""
     return _digest(json.dumps([delivery.headers["topic"], len(delivery.body)]).encode() + delivery.body)
-
-
-def _too_large(producer: str, topic: str, delivery: Delivery, size: int) -> Gap:
-    name = hashlib.sha256(delivery.body).hexdigest()
-    reason = f"a payload of {size} bytes on {topic[:200]} is larger than {limits.MQTT_READINGS_BYTES_MAX} and was not kept; sha256 {name}"
-    at = delivery.received_at
-    return Gap(f"payload/{producer}/{at.isoformat()}/{name[:16]}", producer, "overflow", reason, since=at, until=at)

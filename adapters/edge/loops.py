@@ -12,17 +12,18 @@ from abc import ABC, abstractmethod
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from adapters.edge.gaps import Sequences, told
 from adapters.edge.plant import Plant
 from adapters.edge.rules import Rules
 from adapters.edge.spool import Addition, Entry, Spool
+from events.canonical import time_text
 from events.errors import Unavailable
 from hub import limits
 from hub.intake.delivery import Adapter, Delivery, LineOutcome, Outcome, PartOutcome
 from hub.intake.edge_document import EdgeDocument, EdgeFact
-from hub.intake.readings import Observed, Reading, ReadingSource
+from hub.intake.readings import Gap, Observed, Reading, ReadingSource, session_lost, too_large
 from hub.points import reach
 
 DOCUMENT = "edge"  # the transport of what the edge says itself
@@ -108,32 +109,64 @@ class EdgeLoop(ABC):
 
 
 class DeliveryLoop(EdgeLoop):
-    """Spools deliveries as they are; the hub maps them."""
+    """Spools deliveries as they are; the hub maps them. `resumed` says of an open adapter whether its source still has the session of before."""
 
-    def __init__(self, adapter: Adapter, lane: str, spool: Spool, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        lane: str,
+        meaning: "Meaning",
+        spool: Spool,
+        report: Callable[[str], None],
+        resumed: Callable[[], bool] = lambda: True,
+    ) -> None:
         super().__init__(adapter.name, spool, report)
-        self._adapter, self._lane = adapter, lane
+        self._adapter, self._lane, self._meaning, self._resumed = adapter, lane, meaning, resumed
+        self._heard, self._gaps = f"heard/{lane}", list[Gap]()
 
     def _connect(self) -> None:
         self._adapter.open()
+        if not self._resumed() and (heard := self._spool.state(self._heard)):
+            self._gaps = [session_lost(self._lane, datetime.fromisoformat(heard.decode()), datetime.now(UTC))]
 
     def _disconnect(self) -> None:
         self._adapter.close()
 
     def _pull(self, stop: threading.Event, wait_s: float) -> int:
+        if self._gaps and not self._told(self._gaps, stop):
+            return 0
+        self._gaps = []
         deliveries = self._adapter.receive(limits.INTAKE_BATCH_MAX, wait_s)
         if not deliveries:
             return 0
-        entries = [Entry(d.body, d.transport, d.received_at, d.headers) for d in deliveries]
-        firsts = self._until_durable([Addition(self._lane, lambda first: entries)], stop)
+        fit = [d for d in deliveries if len(d.body) <= limits.DELIVERY_BYTES_MAX]
+        if large := [
+            d for d in deliveries if len(d.body) > limits.DELIVERY_BYTES_MAX
+        ]:  # the hub would never take it, and wait for it for ever
+            what = [too_large(self._lane, d.headers.get("topic", ""), d.body, limits.DELIVERY_BYTES_MAX, d.received_at) for d in large]
+            if not self._told(what, stop):
+                return 0
+        entries = [Entry(d.body, d.transport, d.received_at, d.headers) for d in fit]
+        memory = {self._heard: time_text(deliveries[-1].received_at).encode()}
+        firsts = self._until_durable([Addition(self._lane, lambda first: entries)], stop, memory)
         if firsts is None:
             self._close()
             return 0
-        for n, delivery in enumerate(deliveries, firsts[0]):
+        for n, delivery in enumerate(fit, firsts[0]):
             delivery.done(_spooled(delivery, f"{self._spool.epoch}/{self._lane}/{n}"))
             reach("edge acknowledged")
+        for delivery in large:
+            delivery.done(Outcome("", []))
         self.seen.last_at, self.seen.taken = deliveries[-1].received_at, self.seen.taken + len(deliveries)
         return len(deliveries)
+
+    def _told(self, gaps: Sequence[Gap], stop: threading.Event) -> bool:
+        """Whether what is missing is durable as facts in the lane."""
+        found = Observed(self._lane, datetime.now(UTC), gaps=gaps)
+        if self._meaning.keep([found], lambda additions, memory: self._until_durable(additions, stop, memory) is not None):
+            return True
+        self._close()
+        return False
 
 
 def _spooled(delivery: Delivery, key: str) -> Outcome:

@@ -3,6 +3,7 @@
 A value change is no domain event: readings are spooled and kept in batches, rules of the edge turn them into events (adapters/edge/rules.py).
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -49,6 +50,21 @@ class Gap:
     since: datetime | None = None
     until: datetime | None = None
     tags: Sequence[str] = ()
+
+
+def session_lost(producer: str, since: datetime, until: datetime) -> Gap:
+    """A broker no longer had our session: what it held for us did not come."""
+    reason = (
+        "the broker no longer had the session: what was published meanwhile did not come; keep sessions longer there, or publish it again"
+    )
+    return Gap(f"session/{producer}/{since.isoformat()}", producer, "disconnected", reason, since=since, until=until)
+
+
+def too_large(producer: str, where: str, body: bytes, most: int, at: datetime) -> Gap:
+    """What came from somewhere (a topic) is larger than is kept."""
+    name = hashlib.sha256(body).hexdigest()
+    reason = f"a payload of {len(body)} bytes on {where[:200]} is larger than {most} and was not kept; sha256 {name}"
+    return Gap(f"payload/{producer}/{at.isoformat()}/{name[:16]}", producer, "overflow", reason, since=at, until=at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,8 @@ def quiet(source: MqttReadings, seconds: float = 0.5) -> list[Reading]:
 
 
 def delivery_loop(port: int, version: Version, spool: Spool) -> EdgeLoop:
-    return DeliveryLoop(MqttAdapter(HOST, port, ["plant/#"], CLIENT, version=version), "machines", spool, print)
+    adapter = MqttAdapter(HOST, port, ["plant/#"], CLIENT, version=version)
+    return DeliveryLoop(adapter, "machines", Meaning(Plant(), spool), spool, print, lambda: adapter.resumed)
 
 
 def reading_loop(port: int, version: Version, spool: Spool) -> EdgeLoop:
@@ -316,6 +317,52 @@ def test_a_session_is_kept_for_its_expiry_and_its_loss_is_a_gap(made: Broker, ta
     assert not source._adapter.receive(1, 0.2)
     assert source._first is None, "told once"
     source.close()
+
+
+def gaps_in(spool: Spool) -> list[dict[str, Any]]:
+    """The gaps that an edge has told, from the bodies of its entries."""
+    said = (json.loads(one.body) for one in spool.waiting(1000, 1 << 30) if one.transport == "edge")
+    return [fact["data"] for document in said for fact in document["facts"] if fact["type"] == "integration.gap_detected"]
+
+
+@VERSIONS
+@LOOPS
+def test_what_a_broker_forgot_is_a_gap_once(mosquitto: str, tmp_path: Path, spool: Spool, version: Version, loop_of: LoopOf) -> None:
+    with broker(mosquitto, tmp_path, persistence=False) as forgetful:
+        loop = loop_of(forgetful.port, version, spool)
+        loop.step(STOP, 0.1)
+        forgetful.publish("plant/line1", "1")
+        until(lambda: loop.step(STOP, 0.1) > 0)
+        assert gaps_in(spool) == [], "nobody can miss what was never heard"
+        forgetful.stop()
+        forgetful.start()
+        until(lambda: bool(loop.step(STOP, 0.1) or gaps_in(spool)))
+        (gap,) = gaps_in(spool)
+        assert (gap["producer"], gap["kind"]) == ("machines", "disconnected")
+        assert gap["since"] < gap["until"]
+        loop._close()
+        again = loop_of(forgetful.port, version, spool)
+        again.step(STOP, 0.1)
+        forgetful.publish("plant/line1", "2")
+        until(lambda: again.step(STOP, 0.1) > 0)
+        assert len(gaps_in(spool)) == 1
+        again._close()
+
+
+def test_a_delivery_that_the_hub_would_never_take_is_named_and_holds_up_nobody(
+    made: Broker, tap: Tap, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub.limits.DELIVERY_BYTES_MAX", 100)
+    loop = delivery_loop(tap.port, "5", spool)
+    loop.step(STOP, 0.1)
+    made.publish("plant/line1", "x" * 101, "x" * 100)
+    until(lambda: loop.step(STOP, 0.1) > 0)
+    until(lambda: bool(loop.step(STOP, 0.1) or tap.acknowledged == 2))
+    (gap,) = gaps_in(spool)
+    assert gap["kind"] == "overflow"
+    assert "a payload of 101 bytes on plant/line1 is larger than 100 and was not kept" in gap["reason"]
+    assert [one.body for one in spool.waiting(10, 1 << 20) if one.transport == "mqtt"] == [b"x" * 100]
+    loop._close()
 
 
 def test_a_broker_that_forgot_everything_is_noticed_in_mqtt_3(mosquitto: str, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class Edge:
         self.posts = HttpQueue(limits.HTTP_WAITING_MAX, limits.HTTP_WAITING_BYTES_MAX)
         self.meaning = Meaning(config.plant, self.spool)
         self._skew_told = False
-        self.loops: list[EdgeLoop] = [DeliveryLoop(self.posts, "http", self.spool, report), *self._sources()]
+        self.loops: list[EdgeLoop] = [DeliveryLoop(self.posts, "http", self.meaning, self.spool, report), *self._sources()]
         self.forwarder = Forwarder(self.spool, config.hub.url, tls_of(configured), rate_max=config.hub.rate_max, skewed=self._skewed)
         self.numbers = Numbers(self.spool)
 
@@ -57,9 +57,9 @@ class Edge:
         from adapters.folder import FolderAdapter
 
         for part in self.configured.config.folders:
-            yield DeliveryLoop(FolderAdapter(self.configured.at(part.path)), part.name, self.spool, self._report)
+            yield DeliveryLoop(FolderAdapter(self.configured.at(part.path)), part.name, self.meaning, self.spool, self._report)
         for lane, adapter in delivery_sources(self.configured):
-            yield DeliveryLoop(adapter, lane, self.spool, self._report)
+            yield DeliveryLoop(adapter, lane, self.meaning, self.spool, self._report, lambda adapter=adapter: adapter.resumed)  # type: ignore[misc]
         for _, source in reading_sources(self.configured):
             yield ReadingLoop(source, self.meaning, self.spool, self._report)
 
