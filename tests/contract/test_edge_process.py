@@ -65,10 +65,15 @@ mqtt:
         self.child.kill()
         self.child.wait(10)
 
+    def stop(self) -> None:
+        """As its plant ends it."""
+        assert self.child is not None
+        self.child.send_signal(signal.SIGTERM)
+        assert self.child.wait(20) == 0
+
     def end(self) -> None:
         if self.child is not None and self.child.poll() is None:
-            self.child.send_signal(signal.SIGTERM)
-            assert self.child.wait(20) == 0
+            self.stop()
         self.log.close()
 
     def status(self) -> dict[str, Any]:
@@ -146,7 +151,7 @@ def kept(hub: EdgeHub) -> dict[str, list[list[Any]]]:
     return found
 
 
-def test_nothing_is_lost_nor_twice_over_a_cut_line_and_kills(hub: EdgeHub, made: Broker, edge: Running) -> None:
+def test_nothing_is_lost_nor_twice_over_a_cut_line_kills_and_ends(hub: EdgeHub, made: Broker, edge: Running) -> None:
     took = edge.start()
     plant = Publisher(made)
     until(lambda: all(one["connected"] for one in edge.status()["sources"]))
@@ -170,16 +175,16 @@ def test_nothing_is_lost_nor_twice_over_a_cut_line_and_kills(hub: EdgeHub, made:
     thread = threading.Thread(target=go_on)
     thread.start()
     try:
-        for _ in range(4):  # killed while messages come
+        for end in (edge.kill, edge.stop) * 2:  # killed and ended while messages come
             time.sleep(0.5)
-            edge.kill()
+            end()
             code, away = edge.command("status")
             assert (code, away["line"]["up"], away["backlog"] >= 200) == (1, False, True)
             edge.start()
         hub.say(PASS)
-        for _ in range(2):  # and while the backlog leaves
+        for end in (edge.kill, edge.stop):  # and while the backlog leaves
             time.sleep(0.7)
-            edge.kill()
+            end()
             edge.start()
     finally:
         stop.set()
