@@ -95,7 +95,7 @@ class Outage(Site):
         plan += [None] * (count - len(plan))  # type: ignore[list-item]
         rng.shuffle(plan)
         for done, point in enumerate(plan, 1):
-            death = Death(point, rng.randint(1, 4), rng.uniform(0.2, 1.6) + (0.0 if armed else 1.5))
+            death = Death(point, rng.randint(1, 4), rng.uniform(0.2, 1.6) + (0.0 if armed else 3.0))
             self._passes = point in LINE_POINTS
             self.stops.give(0, death.point, death.nth)
             self.edge = start()
