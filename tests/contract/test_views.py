@@ -34,7 +34,8 @@ few = settings(
 ABOUT = {
     "receipts": ["procurement.purchase_order_issued", "procurement.asn_line_received", "procurement.goods_received"],
     "shipments": [name for name in FIELDS if name.startswith("logistics.") and "handling" not in name],
-    "quarantine": [name for name in FIELDS if name.startswith("integration.")],
+    "quarantine": [name for name in FIELDS if name.startswith("integration.") and "posting" not in name],
+    "postings": [name for name in FIELDS if name.startswith("integration.posting")],
     "references": ["masterdata.item_defined", "production.output_produced", "production.material_issued", "inventory.lot_split"],
     "stock": ["procurement.goods_received", "inventory.stock_transferred", "production.material_issued"],
     "equipment": [name for name in FIELDS if name.startswith(("equipment.", "integration.gap", "integration.clock"))],
