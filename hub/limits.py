@@ -79,6 +79,7 @@ SPARKPLUG_HISTORY_QUIET_S = 5.0  # an edge node that sent history and then none 
 EDGE_BATCH_BYTES_MAX = 72 * 1024 * 1024  # a compressed batch of an edge: the largest delivery must get through, compressible or not
 MQTT_READINGS_BYTES_MAX = 8 * 1024 * 1024  # a payload of readings, twice as large in hex; a larger one is a gap
 MQTT_WAITING_BYTES_MAX = 32 * 1024 * 1024  # payloads received and not yet taken, and of one batch, overshot by one: an edge has 256 MB
+DECIDE_POLL_S = 0.1  # decisions of a process are looked for this often
 POSTINGS_AT_ONCE = 4  # requests to one target that are under way together
 POSTING_SETTLE_S = 60.0  # a claimed attempt that is silent for longer is asked for: no request is answered later
 POSTING_LATE_S = 300.0  # after which a request that nobody waits for any more has landed or never will

@@ -36,6 +36,7 @@ EDGE = (
     "batch answered",  # the hub has them durably, the spool does not know
     "spool acknowledged",  # the spool knows; they may be dropped
 )
+WORKFLOWS = ("decided",)  # decisions are in the log, that they are is not noted
 OUTBOX = (
     "posting claimed",  # an attempt is in the log, nothing has left
     "posting answered",  # the target has it, the log does not know

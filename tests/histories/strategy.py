@@ -124,6 +124,7 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "integration.gap_filled": {"gap": _gap, "edge": _edge, "producer": st.just("plc"), "how": _of(("late", "history"))},
     "integration.clock_skew_detected": {"edge": _edge, "clock": st.just("plc"), "seconds": _of(("420", "-7.5")), "compared_with": st.just("edge")},
     "integration.edge_epoch_began": {"edge": _edge, "epoch": _epoch, "reason": st.just("lost")},
+    "integration.workflow_woken": {"process": st.just("procure_to_receipt"), "instance": _of(("po/PO1", "po/PO2")), "what": st.just("late"), "at": _times},
     "integration.posting_intended": {
         "posting": _posting, "target": _of(("erp", "wms")), "lane": _of(("l1", "l2")), "document": st.just("receipt"),
         "body": _of(({"quantity": "1"}, {"quantity": "2"})),
