@@ -15,6 +15,7 @@ from hub.app.supervisor import Child
 
 EDGE = "demo-plant"
 HOST_ID = "millwright"
+PATIENCE_S = 10  # the edge is back at its broker by then
 ORDERS = 10  # of the plan that the machines are seen to work on, again and again
 
 
@@ -58,7 +59,7 @@ class DemoEdge:
         machine = [*module, "hub.app.demo.plant.machine", "--url", f"opc.tcp://127.0.0.1:{self.opcua_port}/machines"]
         machine += ["--seed", str(seed), "--log", str(state / "machine.jsonl"), *(f"--work={one}" for one in _work(seed))]
         packer = [*module, "hub.app.demo.plant.sparkplug_node", "--broker", self.mqtt, "--host-id", HOST_ID, "--seed", str(seed)]
-        packer += ["--log", str(state / "packer.jsonl")]
+        packer += ["--patience", str(PATIENCE_S), "--log", str(state / "packer.jsonl")]
         edge = [str(Path(sys.executable).with_name("hub")), "edge", "--config", str(self.home.spool / "edge.yaml")]
         return [
             Child(outage.LINE_ROLE, line, env),
