@@ -149,8 +149,9 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
 @pytest.fixture(scope="session")
 def mosquitto() -> str:
     """Path of the mosquitto program, an MQTT 5 broker that no PyPI package carries."""
-    found = shutil.which("mosquitto", path=os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin")
-    return found or need("mosquitto", "not installed (Debian: apt-get install mosquitto)")
+    from tests.contract.edge_mqtt import installed
+
+    return installed() or need("mosquitto", "not installed (Debian: apt-get install mosquitto)")
 
 
 @pytest.fixture(scope="session")

@@ -57,13 +57,7 @@ def read(body: bytes, topic: str, rule: Topics, *, historical: bool) -> list[Rea
     if len(body) > limits.MQTT_BODY_BYTES_MAX:
         return [Reading(topic, text, None, type="text", historical=historical)]
     try:
-        said = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_float=_number,
-            parse_constant=lambda word: _Said("number", float(word)),
-        )
+        said = _JSON.decode(text)
     except (ValueError, RecursionError) as error:
         return [Reading(topic, text, None, type="json" if isinstance(error, _Twice) else "text", historical=historical)]
     if isinstance(said, _Said) and not said.plain(text.strip()):
@@ -117,6 +111,11 @@ def _number(text: str) -> _Said:
     """A float where that is the same number, else exactly as it stands."""
     found = float(text)
     return _Said("number", found if found - found == 0 and Decimal(repr(found)) == Decimal(text) else text)
+
+
+_JSON = json.JSONDecoder(  # one for all: `json.loads` makes one for each text
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=lambda word: _Said("number", float(word))
+)
 
 
 def _valued(leaf: Any) -> tuple[str, Value]:

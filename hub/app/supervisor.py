@@ -48,13 +48,17 @@ class AlreadySupervised(Unavailable):
 
 @dataclass(frozen=True)
 class Child:
-    """One process to keep: its role is unique in the home and names its log. `env` None means ours. `ready` must not block long."""
+    """One process to keep: its role is unique in the home and names its log. `env` None means ours. `ready` must not block long.
+
+    While `down` says so it is killed and not started again; it is asked at every step.
+    """
 
     role: str
     argv: Sequence[str]
     env: Mapping[str, str] | None = None
     ready: Callable[[], bool] | None = None
     restart: bool = True
+    down: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,9 @@ class _Kept:
     due: float = 0.0
     done: bool = False
     shown: Process | None = field(default=None)
+
+    def down(self) -> bool:
+        return self.child.down is not None and self.child.down()
 
 
 class Supervisor:
@@ -156,7 +163,10 @@ class Supervisor:
         for kept in self._kept:
             if kept.popen is not None and (code := process.ended(kept.popen)) is not None:
                 self._died(kept, code, now)
-            if kept.popen is None and not kept.done and now >= kept.due:
+            if kept.down():
+                if kept.popen is not None:
+                    kept.popen.kill()
+            elif kept.popen is None and not kept.done and now >= kept.due:
                 self._spawn(kept, now)
         if now - self._logs_checked > LOG_CHECK_S:
             self._logs_checked = now
@@ -264,7 +274,7 @@ class Supervisor:
         pause = 0.0 if kept.deaths == 1 else min(PAUSE_S_MAX, 0.25 * 2 ** min(kept.deaths - 2, 10))
         kept.restarts += 1
         kept.due = now + pause
-        when = "now" if pause == 0 else f"in {pause:g} s"
+        when = "when it may run again" if kept.down() else "now" if pause == 0 else f"in {pause:g} s"
         said = last_said(self.home.log / f"{role}.log") if code > 0 else ""
         self.on_event(f"{role} (pid {pid}) {ending}{f' ({said})' if said else ''}: restarting {when}")
 

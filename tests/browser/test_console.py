@@ -12,6 +12,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from events import Fact
 from hub.app import answers, queries
+from hub.app.demo.line import CUT, order, ordered
+from hub.app.demo.outage import order_file
+from hub.app.home import Home
 from tests.browser.console import PHONE, QUIET, WIDE, Console, running, shoot, until
 from tests.facts import fact, received, thing
 
@@ -319,6 +322,23 @@ def test_a_hub_that_hangs_is_said_by_the_page_itself(console: Console, browser: 
         shoot(page, "hub-gone")
         console.process.send_signal(signal.SIGCONT)
         expect(page.locator("#gone")).to_be_hidden()
+
+
+def test_without_a_demo_nothing_makes_an_outage(console: Console, browser: Browser) -> None:
+    """No page, no button, no request, and nothing is shown of an order that lies in the home."""
+    home = Home.open(console.hub.settings.home)
+    order(order_file(home), CUT, 60)
+    with console.page(browser) as page:
+        expect(page.locator(".verdict")).to_be_visible()
+        expect(page.locator("nav a")).to_have_text(["Overview", "Stock", "Trace"])
+        expect(page.locator(".alarm.warn")).to_have_count(0)
+        for method, path in (("GET", "/edge"), ("POST", "/edge/outage"), ("DELETE", "/edge/outage")):
+            answer = page.request.fetch(
+                console.base + path, method=method, data={"way": "edge", "seconds": 5} if method == "POST" else None
+            )
+            assert answer.status == 404, (method, path)
+            assert "does not run in a demo" in answer.json()["detail"]
+    assert ordered(order_file(home))[0] == CUT
 
 
 def test_the_console_is_behind_the_token(fresh_database: str, tmp_path: Path, browser: Browser) -> None:

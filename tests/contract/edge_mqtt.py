@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +30,11 @@ from tests.contract.tcp_proxy import HOST, Proxy
 WAIT_S = 20.0
 Version = Literal["3.1.1", "5"]
 CONNECT, PUBLISH, PUBACK = 1, 3, 4  # MQTT's packet types
+
+
+def installed() -> str | None:
+    """Path of the mosquitto program."""
+    return shutil.which("mosquitto", path=os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin")
 
 
 class Tap(Proxy):

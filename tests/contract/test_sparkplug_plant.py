@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -88,6 +89,40 @@ def test_it_waits_for_its_host_and_keeps_what_it_says_meanwhile(brokers: list[Mo
     _until(lambda: _kinds(observer).count("NBIRTH") == 2)
     birth = decode(bytes([m.payload for m in observer.heard if "/NBIRTH/" in m.topic][-1]))
     assert next(value_of(m) for m in birth.metrics if m.name == "bdSeq") == 1
+    node.die()
+    observer.close()
+
+
+def test_what_a_broker_held_over_its_absence_is_no_word_of_a_host_that_is_back(brokers: list[Mosquitto]) -> None:
+    """The broker and what it retains come back before the host; without a newer word of that the node goes on after a while."""
+    node = SparkplugNode([(HOST, brokers[0].port)], "G", "N", "D", PackingMachine(), host_id=HOST_ID, patience_s=3.0)
+    observer = Observer(brokers[0].port, "spBv1.0/#")
+    _say(observer, online=True, timestamp=1000)
+
+    def cut() -> None:
+        assert node._client is not None
+        node._client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]  # it is one of Python's
+        _until(lambda: node._gone)
+        node.step()
+        _until(node._host_says)
+
+    node.step()
+    node.step()
+    assert node.born, "the first word is as good as any"
+    cut()
+    for _ in range(3):
+        node.step()
+    assert not node.born
+    _say(observer, online=True, timestamp=2000)
+    _until(lambda: node._host == (True, 2000))
+    node.step()
+    _until(lambda: _kinds(observer)[-2:] == ["DBIRTH", "DDATA"])
+    history = decode(bytes(observer.heard[-1].payload))
+    assert [value_of(m) for m in history.metrics if m.alias == 7] == [3, 4, 5, 6, 7]
+    cut()
+    begun = time.monotonic()
+    _until(lambda: node.step() or node.born)
+    assert 1 < time.monotonic() - begun < 5
     node.die()
     observer.close()
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -130,6 +131,22 @@ def test_what_keeps_dying_is_restarted_ever_more_slowly(home: Home) -> None:
     assert pauses[:3] == ["now", "in 0.25 s", "in 0.5 s"]
     assert len(pauses) <= 5
     assert any("no licence" in event for event in events)
+
+
+def test_what_is_to_be_down_is_killed_and_stays_down_as_long(home: Home) -> None:
+    events: list[str] = []
+    order = home.run / "down"
+    child = replace(sleeper(home, "broker", code=DEAF), down=order.exists)
+    with Supervisor(home, [child, sleeper(home, "hub")], private_database=False, on_event=events.append) as supervisor:
+        assert supervisor.wait_ready(30)
+        first = by_role(home)
+        order.touch()
+        assert step_until(supervisor, lambda: "broker" not in by_role(home))
+        assert not step_until(supervisor, lambda: "broker" in by_role(home), 0.5)
+        order.unlink()
+        assert step_until(supervisor, lambda: restarts(home, "broker") == 1)
+        assert by_role(home)["hub"] == first["hub"]
+    assert any("SIGKILL: restarting when it may run again" in event for event in events)
 
 
 def test_what_is_to_finish_is_not_restarted(home: Home) -> None:

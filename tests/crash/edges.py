@@ -13,6 +13,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -56,6 +57,25 @@ class Mosquitto:
             self._child.terminate()
             self._child.wait(20)
             self._child = None
+
+    def held(self, client_id: str, seconds: float = 2.0) -> int:
+        """How many messages it begins to send to somebody who resumes a session; nothing is acknowledged. As many as may be under way at once."""
+        import paho.mqtt.client as mqtt
+        from paho.mqtt.enums import CallbackAPIVersion
+        from paho.mqtt.packettypes import PacketTypes
+        from paho.mqtt.properties import Properties
+
+        found: list[int] = []
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv5, manual_ack=True)
+        client.on_message = lambda client, data, message: found.append(message.mid)
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = 3600
+        client.connect(HOST, self.port, clean_start=False, properties=properties)
+        client.loop_start()
+        time.sleep(seconds)
+        client.disconnect()
+        client.loop_stop()
+        return len(found)
 
 
 class Edges:

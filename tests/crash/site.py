@@ -19,7 +19,7 @@ from typing import Any
 from hub.app.demo.line import PASS, order
 from hub.app.servers import process
 from tests.crash import plant
-from tests.crash.edges import HOST, HOST_ID, Alone, Edges, Mosquitto, answers, documents, imported
+from tests.crash.edges import EDGE, HOST, HOST_ID, Alone, Edges, Mosquitto, answers, documents, imported
 from tests.crash.ground import Access, Child, Ground
 from tests.crash.plant import OPC_ROOT, OPC_URI, Pace, Word, microseconds, read_sent
 from tests.crash.report import Found
@@ -137,7 +137,13 @@ class Site:
         self.quiet()
         time.sleep(1)
         self.until_settled("at the end")
+        said = self.edges.status()
         self.end(self.edge)
+        if left := self.broker.held(f"{EDGE}-mq-readings"):
+            self.wrong("messages left with the broker", left)
+            self.found.evidence.append(
+                f"{left} or more messages are left with the broker; the edge said of its sources {said.get('sources')}"
+            )
         for machine in self._machines:
             machine.send(signal.SIGTERM)
         self.wrong("machines that ended badly", sum(not machine.wait(20) or machine.code != 0 for machine in self._machines))

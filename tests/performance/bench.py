@@ -14,7 +14,7 @@ import psycopg
 
 from hub.app.servers.postgres import database
 from hub.app.settings import Settings
-from tests.performance import append, growth, intake, kafka, report, trace, views
+from tests.performance import append, edge, growth, intake, kafka, report, trace, views
 
 SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers", "max_wal_size", "jit")
 
@@ -38,6 +38,7 @@ def main() -> int:
                 views.rows(followed, only),
                 kafka.rows(appends, only, kept),
                 trace.rows(traces, only),
+                edge.rows(appends, only),
             ):
                 found += rows
                 for row in rows:

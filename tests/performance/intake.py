@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +55,28 @@ def posted_row(one: Fact) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _api(url: str) -> Iterator[int]:
-    """The API process as the supervisor starts it; the port on which it answers."""
+    """The API process; the port on which it answers."""
     with tempfile.TemporaryDirectory() as folder:
-        port, said = free_port(), Path(folder) / "hub-api.log"
-        env = {name: value for name, value in os.environ.items() if not name.startswith("HUB_")}
-        env |= {"HUB_HOME": f"{folder}/home", "HUB_DATABASE_URL": url, "HUB_LISTEN": f"127.0.0.1:{port}"}
-        with open(said, "wb") as log:
-            api = subprocess.Popen([sys.executable, "-m", "hub.app.worker", "api"], env=env, stdout=log, stderr=log)
-        try:
-            if not process.wait_until(lambda: _live(port), 60):
-                raise RuntimeError(f"hub-api does not answer: {process.tail(said)}")
+        port = free_port()
+        with hub_process("api", url, Path(folder) / "home", lambda: _live(port), HUB_LISTEN=f"127.0.0.1:{port}"):
             yield port
-        finally:
-            api.terminate()
-            api.wait(30)
+
+
+@contextlib.contextmanager
+def hub_process(role: str, url: str, home: Path, answers: Callable[[], bool], **settings: str) -> Iterator[None]:
+    """A process of the hub as the supervisor starts it, from when it answers."""
+    said = home.with_name(f"hub-{role}.log")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("HUB_")}
+    env |= {"HUB_HOME": str(home), "HUB_DATABASE_URL": url, **settings}
+    with open(said, "wb") as log:
+        running = subprocess.Popen([sys.executable, "-m", "hub.app.worker", role], env=env, stdout=log, stderr=log)
+    try:
+        if not process.wait_until(answers, 60):
+            raise RuntimeError(f"hub-{role} does not answer: {process.tail(said)}")
+        yield
+    finally:
+        running.terminate()
+        running.wait(30)
 
 
 def _live(port: int) -> bool:

@@ -298,11 +298,17 @@ def edge_withdraw(name: Annotated[str, typer.Argument(metavar="EDGE")], json_: J
 
 @simulate_app.command("outage")
 def simulate_outage(
-    seconds: Annotated[float, typer.Option(min=1, max=86400, help="How long the line is away.")] = 60.0,
-    hold: Annotated[bool, typer.Option("--hold", help="The line accepts and says nothing, instead of refusing.")] = False,
+    seconds: Annotated[float, typer.Option(min=1, max=86400, help="How long it lasts.")] = 60.0,
+    way: Annotated[
+        str,
+        typer.Option(
+            metavar="cut|hold|broker|edge",
+            help="The line refuses; it accepts and says nothing; the MQTT broker is stopped; the edge is killed (SIGKILL).",
+        ),
+    ] = "cut",
     json_: Json = False,
 ) -> int:
-    """Cut the demo's line between the plant's edge and the hub, and watch the backlog; exit 1 if it does not drain afterwards."""
-    from hub.app.cli.simulate import outage
+    """Cut the demo's line between the plant's edge and the hub, or stop its broker or edge, from outside; exit 1 if not all is zero afterwards."""
+    from hub.app.cli.simulate import simulate
 
-    return outage(seconds, hold, json_)
+    return simulate(way, seconds, json_)

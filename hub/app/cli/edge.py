@@ -1,22 +1,17 @@
 """`hub edge`: the edge itself and what is asked of it at the plant; on the hub enrolment and gaps."""
 
-import json
 import logging
-import os
 import signal
 import threading
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Any
 
-from events.errors import HubError, Refused, Unavailable
+from events.errors import Unavailable
 from hub.app import logs
 from hub.app.cli import output
+from hub.app.edge.ask import ask, is_well, status
 from hub.app.edge.config import Configured
 
 _log = logging.getLogger("hub.app.edge")
-ASK_S = 5.0
 
 
 def run_edge(config: Path) -> int:
@@ -50,16 +45,7 @@ def check_edge(config: Path, json_: bool) -> int:
 
 def show_edge(config: Path, json_: bool) -> int:
     """`hub edge status`."""
-    from adapters.edge.spool import Spool
-    from hub.app.edge.process import spool_status
-
-    configured = Configured(config)
-    try:
-        found = ask(configured, "/status")
-    except Unavailable as error:  # the spool tells what waits, whether or not the edge runs
-        spool = Spool(configured.at(configured.config.spool.path), "", bytes_max=configured.config.spool.max, read_only=True)
-        found = {**spool_status(spool), "line": {"url": configured.config.hub.url, "up": False, "trouble": str(error)}, "sources": []}
-        spool.close()
+    found = status(Configured(config))
     down = [one for one in found["sources"] if not one["connected"]]
     if json_:
         output.document(found)
@@ -74,7 +60,7 @@ def show_edge(config: Path, json_: bool) -> int:
         output.table(["lane", "last", "acked", "backlog", "oldest_at"], found["lanes"], "no lanes yet: nothing came")
         for one in down:
             print(f"WRONG {one['name']}: {one['trouble']}")
-    return 0 if found["line"]["up"] and not found["backlog"] and not down else 1
+    return 0 if is_well(found) else 1
 
 
 def drain_edge(config: Path, rate: float, json_: bool) -> int:
@@ -175,26 +161,3 @@ def withdraw(name: str, json_: bool) -> int:
     else:
         print(f"{name} may speak no more" if could else f"{name} was not enrolled")
     return 0 if could else 1
-
-
-def ask(configured: Configured, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What the edge that runs with this configuration answers. Raises `Unavailable` where none does."""
-    url = f"http://{configured.config.listen}{path}"
-    headers = {"content-type": "application/json"}
-    if token := os.environ.get("HUB_EDGE_TOKEN"):
-        headers["authorization"] = f"Bearer {token}"
-    request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), headers)
-    try:
-        with urllib.request.urlopen(request, timeout=ASK_S) as answer:
-            found: dict[str, Any] = json.load(answer)
-    except urllib.error.HTTPError as error:
-        try:
-            detail = str(json.load(error)["detail"])
-        except (ValueError, KeyError, TypeError):
-            detail = str(error)
-        raise Refused(detail) from error
-    except (OSError, ValueError) as error:
-        raise Unavailable(f"no edge answers at {url} ({error}): start it with `hub edge --config {configured.document.path}`") from error
-    if "edge" in found and found["edge"] != configured.config.edge:
-        raise HubError(f"at {url} the edge {found['edge']!r} answers, not {configured.config.edge!r}: correct `listen`")
-    return found

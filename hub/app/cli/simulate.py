@@ -1,71 +1,71 @@
-"""`hub simulate outage`: cuts the demo's line between plant and hub, from outside of both, and shows how the backlog grows and drains."""
+"""`hub simulate outage`: an outage in the demo, from outside of what suffers it, and how the backlog grows and drains."""
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from events.errors import Refused, Unavailable
 from hub.app.cli import output
-from hub.app.cli.edge import ask
-from hub.app.demo.line import CUT, HOLD, PASS, order
+from hub.app.demo import outage
+from hub.app.edge.ask import is_well, status
 from hub.app.edge.config import Configured
 from hub.app.home import Home
 from hub.app.settings import Settings
 
-DRAIN_S = 600.0  # an outage is waited for this long after the line is back
+LOOK_S = 0.2
+DRAIN_S = 600.0  # all zeros are waited for this long after the outage
 
 
-def outage(seconds: float, hold: bool, json_: bool) -> int:
-    """`hub simulate outage`; exit code 1 if the backlog did not drain."""
+def simulate(way: str, seconds: float, json_: bool) -> int:
+    """`hub simulate outage`; exit code 1 if not all is zero again afterwards."""
     home = Home.open(Settings.load().home)
-    config = home.spool / "edge.yaml"
-    if not config.exists():
-        raise Refused(f"home {home.path} has no demo with an edge: start one (`make demo`), and give its HUB_HOME here")
-    configured, word = Configured(config), line_of(home)
-    before = _status(configured)
-    peak, began = before["backlog"], time.monotonic()
+    outage.begin(home, way, seconds)
+    peak, shown = 0, 0.0
     try:
-        order(word, HOLD if hold else CUT)
-        while (left := seconds - (time.monotonic() - began)) > 0:
-            time.sleep(min(1.0, left))
-            found = _status(configured)
+        configured = Configured(home.spool / "edge.yaml")
+        while now := outage.under_way(home):
+            found = status(configured)
             peak = max(peak, found["backlog"])
-            _show(f"line {'held' if hold else 'cut'}, {left:.0f} s left: {found['backlog']} wait, {found['arrival_rate']}/s arrive", json_)
-    finally:
-        order(word, PASS)  # also when a person has seen enough
-    back = time.monotonic()
-    while (found := _status(configured))["backlog"] or not found["line"]["up"]:
+            if time.monotonic() - shown >= 1:
+                shown = time.monotonic()
+                _show(f"{now}: {_numbers(found)}", json_)
+            time.sleep(min(LOOK_S, max(0.0, now.left_s)))
+    except BaseException:  # a person has seen enough
+        outage.end(home)
+        raise
+    over = time.monotonic()
+    while not is_well(found := status(configured)):
         peak = max(peak, found["backlog"])
-        if time.monotonic() - back > DRAIN_S:
+        if time.monotonic() - over > DRAIN_S:
             break
-        _show(f"line back: {found['backlog']} wait, {found['drain_rate']}/s drain, {found['arrival_rate']}/s arrive", json_)
-        time.sleep(0.2)
+        _show(f"it is over: {_numbers(found)}", json_)
+        time.sleep(LOOK_S)
     summary = {
         "seconds": seconds,
-        "how": HOLD if hold else CUT,
+        "how": way,
         "backlog_peak": peak,
         "backlog": found["backlog"],
-        "drained_s": round(time.monotonic() - back, 1),
+        "drained_s": round(time.monotonic() - over, 1),
         "line_up": found["line"]["up"],
+        "sources_down": _down(found),
     }
     if json_:
         output.document(summary)
     else:
-        print(f"\nat most {peak} entries waited; {summary['drained_s']} s after the line was back {found['backlog']} did")
-    return 1 if found["backlog"] or not found["line"]["up"] else 0
+        print(f"\nat most {peak} waited; {summary['drained_s']} s after the end: {_numbers(found)}")
+    return 0 if is_well(found) else 1
 
 
-def line_of(home: Home) -> Path:
-    """The file by which the demo's line is told what to do."""
-    return home.run / "line"
+def _numbers(found: dict[str, Any]) -> str:
+    """A status of the edge in a few words; a rate is not there while no edge runs."""
+    words = [f"{found['backlog']} wait"]
+    words += [f"{found[name]}/s {verb}" for name, verb in (("drain_rate", "drain"), ("arrival_rate", "arrive")) if name in found]
+    words += [] if found["line"]["up"] else ["line down" if "drain_rate" in found else "no edge answers"]
+    words += [f"{name} not connected" for name in _down(found)]
+    return ", ".join(words)
 
 
-def _status(configured: Configured) -> dict[str, Any]:
-    try:
-        return ask(configured, "/status")
-    except Unavailable as error:
-        raise Unavailable(f"the demo's edge does not answer ({error}): start the demo (`make demo`)") from error
+def _down(found: dict[str, Any]) -> list[str]:
+    return [one["name"] for one in found["sources"] if not one["connected"]]
 
 
 def _show(text: str, quiet: bool) -> None:

@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 from nicegui import ui
 
-from hub.app.console import overview, stock, trace
+from hub.app.console import edge, overview, stock, trace
 from hub.app.console.live import Live
 from hub.app.wiring import Hub
 
@@ -14,6 +14,7 @@ def add_console(app: FastAPI, hub: Hub) -> None:
     overview.add(live)
     stock.add(live, hub)
     trace.add(live, hub)
+    edge.add(app, live)
     ui.run_with(
         app, title="Millwright", dark=None, tailwind=False, show_welcome_message=False, reconnect_timeout=10.0, message_history_length=100
     )

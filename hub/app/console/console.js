@@ -1,4 +1,4 @@
-// Two things a server cannot do for its page: say that the server itself is gone, and put the cursor where a scanner types.
+// Three things a server cannot do for its page: say that the server itself is gone, put the cursor where a scanner types, and send a form without leaving.
 (() => {
   let beat = null, seen = Date.now();
   setInterval(() => {
@@ -19,5 +19,19 @@
   }, 30);
   addEventListener("keydown", (event) => {
     if (event.key === "/" && !/^(INPUT|TEXTAREA)$/.test(document.activeElement.tagName)) { event.preventDefault(); ask()?.focus(); ask()?.select(); }
+  });
+  addEventListener("submit", async (event) => {
+    const form = event.target, method = form.dataset.send;
+    if (!method) return;
+    event.preventDefault();
+    const button = form.querySelector("button"), said = form.querySelector("[role=alert]");
+    button.disabled = true;
+    said.textContent = "";
+    try {
+      const body = method === "POST" ? JSON.stringify(Object.fromEntries(new FormData(form))) : null;
+      const answer = await fetch(form.action, { method, body });
+      if (!answer.ok) said.textContent = (await answer.json()).detail;
+    } catch (error) { said.textContent = `The hub does not answer (${error.message}): try again.`; }
+    button.disabled = false;
   });
 })();

@@ -125,6 +125,7 @@ class Live:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self.home = Home(hub.settings.home)
         self._started = time.monotonic()
         self._state = State(taken=self._started)
         self._tried = 0.0
@@ -170,7 +171,7 @@ class Live:
                 window_cut=first < head - WINDOW_MAX + 1,
                 newest=tuple(reversed(read(cursor, max(0, head - NEWEST_MAX), NEWEST_MAX))),
                 lists=self._read_lists(cursor, positions),
-                processes=tuple(read_processes(Home(self._hub.settings.home))),
+                processes=tuple(read_processes(self.home)),
             )
 
     def _window(self, cursor: Cursor, first: int, head: int) -> tuple[Source, ...]:

@@ -8,7 +8,21 @@ from nicegui import ui
 
 from events.base import Recorded
 from hub.app.console.live import LIST_MAX, Live, Snapshot, State
-from hub.app.console.shell import LAG_BAD_S, LAG_TOLD_S, LAG_WARN_S, LivePiece, clock, counted, first_look, frame, number, quantity, span
+from hub.app.console.shell import (
+    LAG_BAD_S,
+    LAG_TOLD_S,
+    LAG_WARN_S,
+    LivePiece,
+    clock,
+    counted,
+    first_look,
+    frame,
+    number,
+    quantity,
+    sheet,
+    span,
+    tile,
+)
 from hub.app.html import EMPTY, Html, command, name, table, tag, text, trace_link
 from projections.genealogy import NODE_KINDS
 from projections.naming import named
@@ -105,12 +119,12 @@ def _big(shot: Snapshot) -> Iterator[Html]:
     lag, held, lists = shot.oldest_s, shot.lists.held, shot.lists
     late = max(shot.lags, key=lambda one: one.seconds, default=None)
     value, unit = (span(lag) if lag >= LAG_TOLD_S else "0 s").split(" ")
-    yield _one(
+    yield tile(
         "Behind", value, unit, "bad" if lag >= LAG_BAD_S else "warn" if lag >= LAG_WARN_S else "",
         "every view has every fact" if late is None or lag < LAG_TOLD_S else f"view {late.view} waits for {counted(late.behind, 'fact')}",
         command("hub doctor"),
     )  # fmt: skip
-    yield _one(
+    yield tile(
         "Held", number(held), "", "warn" if held else "", "every delivery was understood" if not held else "kept whole, not understood or in conflict",
         command("hub quarantine list"),
     )  # fmt: skip
@@ -118,19 +132,12 @@ def _big(shot: Snapshot) -> Iterator[Html]:
     worst = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in sorted(lists.exceptions.items(), key=lambda kv: -kv[1])[:KINDS_MAX])
     if (more := len(lists.exceptions) - KINDS_MAX) > 0:
         worst += f" and {counted(more, 'more kind')}"
-    yield _one("Exceptions", number(count), "", "warn" if count else "", worst or "no fact contradicts another", command("hub exceptions"))
+    yield tile("Exceptions", number(count), "", "warn" if count else "", worst or "no fact contradicts another", command("hub exceptions"))
     restarts = [(p.role, p.restarts) for p in shot.processes if p.restarts]
-    yield _one(
+    yield tile(
         "Restarts", number(sum(n for _, n in restarts)), "", "warn" if restarts else "",
         ", ".join(f"{role} {n}" for role, n in restarts) or ("no process died" if shot.processes else "no supervisor tells of processes"),
         text(command("hub status"), " then run/log/ROLE.log"),
-    )  # fmt: skip
-
-
-def _one(label: str, value: str, unit: str, kind: str, say: object, next_: Html) -> Html:
-    return tag(
-        "div", tag("div", label, cls="label"), tag("div", value, tag("small", unit) if unit else None, cls="value"), tag("div", say, cls="say"),
-        tag("div", "Next: ", next_, cls="say") if kind else None, cls=f"one {kind}", data_number=label.lower(),
     )  # fmt: skip
 
 
@@ -139,7 +146,7 @@ def _views(shot: Snapshot) -> Html:
         (lag.view, "–" if lag.position is None else number(lag.position), number(lag.behind), span(lag.seconds) if lag.behind else "0 s")
         for lag in shot.lags
     ]
-    return _sheet(
+    return sheet(
         "Views", f"head {number(shot.head)}", table((("view", ""), ("position", "num"), ("behind", "num"), ("waits", "num")), rows)
     )
 
@@ -147,7 +154,7 @@ def _views(shot: Snapshot) -> Html:
 def _sources(shot: Snapshot) -> Html:
     rows = [(name(s.source), number(s.facts), clock(s.last, shot.at)) for s in sorted(shot.sources, key=lambda s: (-s.facts, s.source))]
     note = "facts in 5 minutes" if not shot.window_cut else "of the newest 20,000 facts"
-    return _sheet(
+    return sheet(
         "Sources",
         note,
         table((("source", ""), ("facts", "num"), ("last, UTC", "num")), rows) if rows else _nothing("No source sent anything yet."),
@@ -161,7 +168,7 @@ def _processes(shot: Snapshot) -> Html:
         if rows
         else _nothing("No supervisor runs here: hub serve starts one.")
     )
-    return _sheet("Processes", "", body)
+    return sheet("Processes", "", body)
 
 
 def _equipment(shot: Snapshot) -> Html:
@@ -189,7 +196,7 @@ def _equipment(shot: Snapshot) -> Html:
     gaps = f", {counted(shot.lists.gaps, 'open gap')} in what they said" if shot.lists.gaps else ""
     more = f", the first {LIST_MAX} shown" if len(found) > LIST_MAX else ""
     body = table(heads, rows, cls="cards") if rows else _nothing("No state and no count yet.")
-    return _sheet("Equipment", f"{number(len(found))}, {number(down)} down{gaps}{more}", body)
+    return sheet("Equipment", f"{number(len(found))}, {number(down)} down{gaps}{more}", body)
 
 
 def _clock(at: str | None, shot: Snapshot) -> str:
@@ -199,7 +206,7 @@ def _clock(at: str | None, shot: Snapshot) -> str:
 def _exceptions(shot: Snapshot) -> Html:
     counts, rows = shot.lists.exceptions, shot.lists.exception_rows
     if not counts:
-        return _sheet("Open exceptions", "", _nothing("None. A fact that contradicts another, or names what nobody defined, opens one."))
+        return sheet("Open exceptions", "", _nothing("None. A fact that contradicts another, or names what nobody defined, opens one."))
     chips = tag("div", [tag("span", kind.replace("_", " "), tag("b", number(n)), cls="chip") for kind, n in counts.items()], cls="chips")
     heads = (("kind", "nowrap"), ("reason", "reason"), ("source", ""), ("business key", ""), ("since, UTC", "nowrap"))
     body = [
@@ -212,12 +219,12 @@ def _exceptions(shot: Snapshot) -> Html:
         )
         for row in rows
     ]
-    return _sheet("Open exceptions", _shown(len(rows), sum(counts.values()), "hub exceptions"), chips, table(heads, body, cls="cards"))
+    return sheet("Open exceptions", _shown(len(rows), sum(counts.values()), "hub exceptions"), chips, table(heads, body, cls="cards"))
 
 
 def _held(shot: Snapshot) -> Html:
     if not shot.lists.held:
-        return _sheet(
+        return sheet(
             "Held deliveries",
             "",
             _nothing("None. What cannot be understood is kept here whole, with the reason, until it is sent through again."),
@@ -235,7 +242,7 @@ def _held(shot: Snapshot) -> Html:
         (number(h.count), h.kind, _words(h.reason), name(h.source), number(h.times), clock(h.last, shot.at), tag("code", h.newest))
         for h in shot.lists.held_groups[:LIST_MAX]
     ]
-    return _sheet(
+    return sheet(
         "Held deliveries", text(number(shot.lists.held), ", by reason"), table(heads, body, cls="cards"), _rest(len(shot.lists.held_groups)),
         tag("p", "Each by itself: ", command("hub quarantine list"), ", one of them: ", command("hub quarantine show ID"),
             ", after the cause is gone: ", command("hub quarantine redrive ID"), cls="foot"),
@@ -248,13 +255,13 @@ def _rest(groups: int) -> Html | None:
 
 def _newest(shot: Snapshot) -> Html:
     if not shot.newest:
-        return _sheet("Newest facts", "", _nothing("None yet."))
+        return sheet("Newest facts", "", _nothing("None yet."))
     heads = (("position", "num w8"), ("recorded, UTC", "w10"), ("type", "w20"), ("about", "w30"), ("source", "w14"), ("business key", ""))
     rows = [
         (number(f.position), clock(f.recorded_at, shot.at), f.event.type, _about(f), name(f.envelope.source), name(_short(f.envelope.key)))
         for f in shot.newest
     ]
-    return _sheet("Newest facts", "", table(heads, rows, cls="cards even"))
+    return sheet("Newest facts", "", table(heads, rows, cls="cards even"))
 
 
 def _about(fact: Recorded) -> Html:
@@ -264,10 +271,6 @@ def _about(fact: Recorded) -> Html:
     )
     more = f" +{len(found) - SUBJECTS_MAX}" if len(found) > SUBJECTS_MAX else None
     return text([text(", " if n else None, trace_link(kind, id_, _short(id_))) for n, (kind, id_) in enumerate(found[:SUBJECTS_MAX])], more)
-
-
-def _sheet(title: str, note: object, *body: object) -> Html:
-    return tag("section", tag("h2", title, tag("span", note, cls="soft") if note else None), body, cls="sheet")
 
 
 def _nothing(words: str) -> Html:

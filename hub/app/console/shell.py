@@ -12,9 +12,12 @@ from nicegui import ui
 
 from hub import limits
 from hub.app.console.live import Live, State
+from hub.app.demo.outage import in_demo, under_way
+from hub.app.home import Home
 from hub.app.html import EMPTY, Html, command, tag, text
 
 PAGES = (("/", "Overview"), ("/stock", "Stock"), ("/trace", "Trace"))
+DEMO_PAGE = ("/edge", "Edge")
 LAG_TOLD_S = 1.0  # less is the beat of the followers
 LAG_WARN_S = 5.0
 LAG_BAD_S = limits.READY_LAG_S
@@ -38,7 +41,8 @@ def frame(live: Live, here: str, title: str, *, refresh: Callable[[State], None]
     ui.page_title(f"{title} – Millwright")
     ui.add_head_html(f"<style>{_file('console.css')}</style>")
     ui.add_body_html(f"<script>{_file('console.js')}</script>")
-    links = [tag("a", name, href=path, aria_current="page" if path == here else None) for path, name in PAGES]
+    pages = [*PAGES, DEMO_PAGE] if in_demo(live.home) else PAGES
+    links = [tag("a", name, href=path, aria_current="page" if path == here else None) for path, name in pages]
     with ui.element("header").classes("bar"):
         ui.html(tag("a", "Millwright", href="/", cls="mark"), sanitize=False)
         ui.html(text(links), sanitize=False, tag="nav")
@@ -53,7 +57,7 @@ def frame(live: Live, here: str, title: str, *, refresh: Callable[[State], None]
         ),
         sanitize=False,
     ).classes("alarm").props("id=gone role=alert")  # fmt: skip
-    alarm = LivePiece()
+    alarm, pulled = LivePiece(), LivePiece()
     with ui.element("div").classes("page"):
         yield
 
@@ -61,6 +65,7 @@ def frame(live: Live, here: str, title: str, *, refresh: Callable[[State], None]
         state, now = live.state(), time.monotonic()
         pulse.show(_pulse(state, now))
         alarm.show(_alarm(state, now))
+        pulled.show(_pulled(live.home) if here != DEMO_PAGE[0] else EMPTY)
         if refresh is not None:
             refresh(state)
 
@@ -109,6 +114,19 @@ def clock(at: datetime, today: datetime | None = None) -> str:
     return f"{at:%H:%M:%S}" if today is not None and at.date() == today.astimezone(UTC).date() else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
+def tile(label: str, value: str, unit: str, kind: str, say: object, next_: Html = EMPTY) -> Html:
+    """A big number; `kind` is warn or bad where it is not as it should be, and then `next_` is the command to type."""
+    return tag(
+        "div", tag("div", label, cls="label"), tag("div", value, tag("small", unit) if unit else None, cls="value"), tag("div", say, cls="say"),
+        tag("div", "Next: ", next_, cls="say") if kind and next_ else None, cls=f"one {kind}", data_number=label.lower(),
+    )  # fmt: skip
+
+
+def sheet(title: str, note: object, *body: object) -> Html:
+    """A part of a page with a heading."""
+    return tag("section", tag("h2", title, tag("span", note, cls="soft") if note else None), body, cls="sheet")
+
+
 def _search() -> Html:
     field = tag(
         "input", name="id", type="text", placeholder="Trace a lot, serial, SSCC, order, ASN …", aria_label="Trace an identifier", autocomplete="off",
@@ -142,6 +160,15 @@ def _alarm(state: State, now: float) -> Html:
         tag("div", "Next: ", command("hub status"), " and ", command("hub doctor"), " on the hub's machine", reason, cls="next"),
         cls="alarm", role="alert",
     )  # fmt: skip
+
+
+def _pulled(home: Home) -> Html:
+    """That somebody has made an outage; in the demo alone."""
+    if not (in_demo(home) and (now := under_way(home))):
+        return EMPTY
+    return tag(
+        "div", f"An outage was asked for: {now}. ", tag("a", "What the edge says", href=DEMO_PAGE[0]), cls="alarm warn", role="status"
+    )
 
 
 def _file(name: str) -> str:

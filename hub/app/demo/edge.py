@@ -1,4 +1,4 @@
-"""The demo's edge: machines behind it that speak OPC UA and Sparkplug B, and a line to the hub that `hub simulate outage` cuts."""
+"""The demo's edge: machines behind it that speak OPC UA and Sparkplug B, and a line to the hub that an outage cuts."""
 
 import json
 import sys
@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hub.app.cli.simulate import line_of
-from hub.app.demo.line import PASS, order
+from hub.app.demo import outage
 from hub.app.demo.plant.plan import plan
 from hub.app.home import Home, write_atomically
 from hub.app.plants.authority import Authority
@@ -16,6 +15,7 @@ from hub.app.supervisor import Child
 
 EDGE = "demo-plant"
 HOST_ID = "millwright"
+PATIENCE_S = 10  # the edge is back at its broker by then
 ORDERS = 10  # of the plan that the machines are seen to work on, again and again
 
 
@@ -36,7 +36,7 @@ class DemoEdge:
         made = DemoEdge(home, free_port(), free_port(), free_port(), free_port(), mqtt)
         Authority(home).hand_over(EDGE, home.spool)
         write_atomically(home.spool / "edge.yaml", made.yaml())
-        order(line_of(home), PASS)
+        outage.end(home)
         return made
 
     @property
@@ -55,17 +55,17 @@ class DemoEdge:
     def children(self, env: dict[str, str], seed: int, state: Path) -> list[Child]:
         """The machines, the line, and the edge."""
         module = [sys.executable, "-m"]
-        line = [*module, "hub.app.demo.line", str(self.line_port), self.listen, str(line_of(self.home))]
+        line = [*module, "hub.app.demo.line", str(self.line_port), self.listen, str(outage.order_file(self.home))]
         machine = [*module, "hub.app.demo.plant.machine", "--url", f"opc.tcp://127.0.0.1:{self.opcua_port}/machines"]
         machine += ["--seed", str(seed), "--log", str(state / "machine.jsonl"), *(f"--work={one}" for one in _work(seed))]
         packer = [*module, "hub.app.demo.plant.sparkplug_node", "--broker", self.mqtt, "--host-id", HOST_ID, "--seed", str(seed)]
-        packer += ["--log", str(state / "packer.jsonl")]
+        packer += ["--patience", str(PATIENCE_S), "--log", str(state / "packer.jsonl")]
         edge = [str(Path(sys.executable).with_name("hub")), "edge", "--config", str(self.home.spool / "edge.yaml")]
         return [
-            Child("plant-line", line, env),
+            Child(outage.LINE_ROLE, line, env),
             Child("plant-machine", machine, env),
             Child("plant-packer", packer, env),
-            Child("hub-edge", edge, env),
+            Child(outage.ROLES[outage.EDGE], edge, env, down=outage.is_down(self.home, outage.EDGE)),
         ]
 
 

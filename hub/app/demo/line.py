@@ -1,6 +1,8 @@
 """A line between two places that can be cut from outside of both: a TCP proxy that obeys a word in a file.
 
-`pass` hands everything on; `cut` ends all connections and refuses new ones; `hold` accepts and says nothing, as a half-open line does.
+`cut` ends all connections and refuses new ones; `hold` accepts and says nothing, as a half-open line does; any other word, such as `pass`, hands
+everything on. An order may end by itself, whatever becomes of who gave it: then the moment of its end stands behind the word, on the clock that
+the processes of a machine share.
 Run as `python -m hub.app.demo.line LISTEN_PORT HOST:PORT FILE`.
 """
 
@@ -8,17 +10,30 @@ import asyncio
 import contextlib
 import os
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 PASS, CUT, HOLD = "pass", "cut", "hold"
 LOOK_S = 0.05
 
 
-def order(file: Path, word: str) -> None:
-    """Give the line its order; it obeys within a tenth of a second."""
-    made = file.with_name(f".{file.name}.new")
-    made.write_text(word)
+def order(file: Path, word: str, seconds: float | None = None) -> None:
+    """Give the line its order, for so long or until the next one; it obeys within a tenth of a second."""
+    fd, made = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    with os.fdopen(fd, "w") as text:
+        text.write(word if seconds is None else f"{word} {time.monotonic() + seconds:.3f}")
     os.replace(made, file)
+
+
+def ordered(file: Path) -> tuple[str, float]:
+    """The order that holds now and how many seconds it still does, without end `inf`; `pass` where there is none or it is over."""
+    try:
+        word, _, until = file.read_text().strip().partition(" ")
+        left = float(until) - time.monotonic() if until else float("inf")
+    except (OSError, ValueError):  # what is no order orders nothing
+        return PASS, float("inf")
+    return (word, left) if word and left > 0 else (PASS, float("inf"))
 
 
 class Line:
@@ -27,18 +42,14 @@ class Line:
     def __init__(self, port: int, target: tuple[str, int], file: Path) -> None:
         self._port, self._target, self._file = port, target, file
         self._open: set[asyncio.StreamWriter] = set()
-        self._word = PASS
         self._passes = asyncio.Event()
 
     async def serve(self) -> None:
         """Listen, and obey."""
         server = None
         while True:
-            try:
-                self._word = self._file.read_text().strip() or PASS
-            except OSError:
-                self._word = PASS
-            if self._word == CUT:
+            word, _ = ordered(self._file)
+            if word == CUT:
                 if server is not None:
                     server.close()
                     server = None
@@ -46,10 +57,10 @@ class Line:
                     writer.transport.abort()
             elif server is None:
                 server = await asyncio.start_server(self._connected, "127.0.0.1", self._port)
-            if self._word == PASS:
-                self._passes.set()
-            else:
+            if word in (CUT, HOLD):
                 self._passes.clear()
+            else:
+                self._passes.set()
             await asyncio.sleep(LOOK_S)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

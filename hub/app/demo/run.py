@@ -18,7 +18,7 @@ import psycopg
 
 from events.errors import Refused, Unavailable
 from hub.app.cli import output
-from hub.app.demo import account
+from hub.app.demo import account, outage
 from hub.app.demo.edge import DemoEdge
 from hub.app.home import Home
 from hub.app.serve import api_url, hub_children, listening
@@ -71,7 +71,8 @@ def run_demo(*, headless: bool, seed: int, orders: int, fresh: bool, sent_log: P
             edge = DemoEdge.prepared(home, urlsplit(broker.url).netloc)
             settings = replace(settings, edge_host="127.0.0.1", edge_port=edge.hub_port)
         started = time.monotonic()
-        children = [Child("broker", broker.argv(), _env(settings), ready=broker.ready)]
+        broker_role, down = outage.ROLES[outage.BROKER], outage.is_down(home, outage.BROKER)
+        children = [Child(broker_role, broker.argv(), _env(settings), ready=broker.ready, down=down if edge else None)]
         children += hub_children(settings, _env(settings))
         plants = _plant(settings, home, plan)
         children += plants
@@ -205,7 +206,9 @@ def _interactive(
         say(
             f"Try in another terminal ({'HUB_HOME=' + str(home.path) + ' ' if os.environ.get('HUB_HOME') else ''}.venv/bin/hub …): stock, exceptions, quarantine list, status"
         )
-        say(f"Machines (OPC UA, Sparkplug B) stand behind an edge: {edge_page}. Cut its line: simulate outage --seconds 60")
+        say(
+            f"Machines (OPC UA, Sparkplug B) stand behind an edge: {edge_page}. Pull its cable: {api_url(settings)}edge, or simulate outage"
+        )
         say("Ctrl-C ends everything; the next start goes on with the same data.\n")
     elif not supervisor.asked.is_set():
         say(f"the console does not answer yet: look into {home.log / 'hub-api.log'}")

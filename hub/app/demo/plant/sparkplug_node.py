@@ -2,7 +2,8 @@
 
 A program of the simulated plant: it imports nothing of the hub and writes its payloads with an encoder of its own. While the host says that it is
 offline, or no broker can be reached, the node dies as the specification wants it, keeps what the machine says (the oldest goes first when there is
-no more room), and after its next birth sends it as history before anything new.
+no more room), and after its next birth sends it as history before anything new. A broker that comes back still holds what the host said before, and
+nobody can tell from it whether the host is back too: `patience_s` waits so long for a newer word, because what is sent to nobody is lost.
 
     python -m hub.app.demo.plant.sparkplug_node --broker 127.0.0.1:1883 --host-id millwright
 """
@@ -173,6 +174,7 @@ class SparkplugNode:
         clock: Callable[[], int] = lambda: int(time.time() * 1000),
         log: Callable[[Mapping[str, Any]], None] = lambda row: None,
         stored_max: int = STORED_MAX,
+        patience_s: float = 0.0,
     ) -> None:
         self.group, self.node, self.device, self.machine = group, node, device, machine
         self._brokers, self._host_id, self._clock, self._log = list(brokers), host_id, clock, log
@@ -184,6 +186,8 @@ class SparkplugNode:
         self._lock = threading.RLock()
         self._ready = threading.Event()  # subscribed
         self._host: tuple[bool, int] | None = None  # what STATE said last: online, timestamp
+        self._before: tuple[bool, int] | None = None  # what it said before this connection
+        self._patience_s, self._connected = patience_s, 0.0
         self._gone = False  # the host went away, or the connection did
         self._reborn = False  # a birth is asked for
         self._written: dict[str, float] = {}
@@ -232,7 +236,8 @@ class SparkplugNode:
     def _may_be_born(self) -> bool:
         if self._client is None or not self._ready.is_set():
             return False
-        return self._host_id is None or self._host_says() is True
+        stale = self._host == self._before and time.monotonic() < self._connected + self._patience_s
+        return self._host_id is None or (self._host_says() is True and not stale)
 
     def _host_says(self) -> bool | None:
         """Whether the primary host is online, as STATE said last; None: it said nothing yet."""
@@ -248,6 +253,7 @@ class SparkplugNode:
         client.on_connect, client.on_subscribe = self._on_connect, self._on_subscribe
         client.on_message, client.on_disconnect = self._on_message, self._on_disconnect
         self._ready.clear()
+        self._before, self._connected = self._host or self._before, time.monotonic()
         self._host, self._gone, self._reborn = None, False, False
         try:
             client.connect(*self._brokers[self._at], keepalive=5)
@@ -353,6 +359,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--node", default="PackCell1")
     parser.add_argument("--device", default="CasePacker1")
     parser.add_argument("--host-id", help="the primary host to wait for; without one it never waits")
+    parser.add_argument("--patience", type=float, default=0.0, help="seconds to wait for a newer word of the host after a cut")
     parser.add_argument("--period", type=float, default=1.0, help="seconds between two steps of the machine")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--log", help="a file for what the machine did, a JSON line a step")
@@ -368,7 +375,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             log.write(json.dumps(row) + "\n")
 
     machine = PackingMachine(args.seed, args.period)
-    SparkplugNode(brokers, args.group, args.node, args.device, machine, host_id=args.host_id, log=write).run(stop, args.period)
+    node = SparkplugNode(brokers, args.group, args.node, args.device, machine, host_id=args.host_id, log=write, patience_s=args.patience)
+    node.run(stop, args.period)
 
 
 if __name__ == "__main__":
