@@ -70,7 +70,7 @@ def run_follow(hub: Hub, stop: threading.Event) -> None:
 def run_intake(hub: Hub, stop: threading.Event) -> None:
     """A loop an adapter that is configured."""
     found = adapters_of(hub.settings)
-    _log.info("intake from %s", ", ".join(a.name for a in found) or "nothing: set HUB_MQTT_URL, HUB_WATCH or HUB_KAFKA")
+    _log.info("intake from %s", ", ".join(a.name for a in found) or "nothing: set HUB_MQTT_URL, HUB_WATCH, HUB_KAFKA or HUB_ERP")
     with GroupLog(Log(hub.door_url)) as log:  # what comes by several roads at once shares one flush
         loops = [Loop(adapter, hub.intake(log), report) for adapter in found]
         _run_all([_guarded(loop.adapter.name, lambda loop=loop: loop.run(stop), stop, loop.name) for loop in loops], stop)  # type: ignore[misc]
@@ -172,6 +172,10 @@ def adapters_of(settings: Settings) -> list[Adapter]:
         from adapters.kafka import KafkaAdapter
 
         found.append(KafkaAdapter(settings.kafka_brokers, settings.kafka_topics))
+    if settings.erp_url:
+        from adapters.tryton.source import TrytonSource
+
+        found.append(TrytonSource(settings.erp_url))
     return found
 
 
