@@ -79,6 +79,7 @@ SPARKPLUG_HISTORY_QUIET_S = 5.0  # an edge node that sent history and then none 
 EDGE_BATCH_BYTES_MAX = 72 * 1024 * 1024  # a compressed batch of an edge: the largest delivery must get through, compressible or not
 ERP_CONNECT_S = 5.0  # until the ERP takes a connection
 ERP_ANSWER_S = 30.0  # one answer of it; after that nobody knows what became of the request
+ERP_BUSY_WAITS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # about, between the tries of what it had no room for
 ERP_PAGE = 500  # records of one answer
 ERP_KNOWN_S = 60.0  # the ids of items, units, places and suppliers of the ERP are asked for again after this
 ERP_POLL_S = 2.0  # the ERP is asked this often for what was written there

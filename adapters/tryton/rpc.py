@@ -30,6 +30,10 @@ class Unanswered(HubError):
     """The request left and no answer came: Tryton may have done it, or may still be at it."""
 
 
+class Busy(Unanswered):
+    """Tryton, or something before it, had no room: as far as it was Tryton, it did not get its locks and undid what it had begun."""
+
+
 class Failed(Refused):
     """Tryton failed in the middle and undid what it had begun: an error in Tryton, a module, or what it was sent."""
 
@@ -146,7 +150,8 @@ class Rpc:
     def _result(self, method: str, answer: httpx.Response) -> Any:
         status = answer.status_code
         if status >= 500:
-            raise Unanswered(f"{self._what} answered {method} with {status} {answer.reason_phrase}, which does not say what was done")
+            kind = Busy if status == httpx.codes.SERVICE_UNAVAILABLE else Unanswered
+            raise kind(f"{self._what} answered {method} with {status} {answer.reason_phrase}, which does not say what was done")
         if status != httpx.codes.OK:
             remedy = {401: "its session ended twice", 403: "activate the module millwright there (docs/erp.md)", 404: "correct its address"}
             raise Unavailable(

@@ -9,6 +9,7 @@ PLACE/STATUS. Each document is made by one call of the module `millwright` in Tr
 key is unique in Tryton's database: of two requests with one key the database refuses the second, whenever it lands.
 """
 
+import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-from adapters.tryton.rpc import Row, Rpc, Unanswered, day
+from adapters.tryton.rpc import Busy, Row, Rpc, Unanswered, day
 from events.canonical import decimal_text, dumps
 from events.errors import Refused, Unavailable
 from events.vocabulary import read_decimal
@@ -72,8 +73,7 @@ class Tryton:
     def send(self, posting: Posting) -> Accepted | Rejected:
         """Let Tryton make the document. Raises `Unavailable` (nothing was sent), `OutcomeUnknown`."""
         try:
-            values = self._values(posting)
-            number = self.rpc.call(f"model.{posting.document}.hub_post", values, _STEPS[posting.document])
+            number = self._post(posting, self._values(posting))
         except Unanswered as error:
             raise OutcomeUnknown(str(error)) from error
         except Refused as error:
@@ -84,6 +84,18 @@ class Tryton:
                 raise OutcomeUnknown(f"{error}; whether it is there already could not be seen: {unseen}") from unseen
             return Accepted(found.id) if found else Rejected(str(error))
         return Accepted(f"{_NAMES[posting.document]} {number}")
+
+    def _post(self, posting: Posting, values: Row) -> str:
+        """The number of the document. Two transfers of an item from one place are in each other's way in Tryton, which then gives up."""
+        for wait_s in limits.ERP_BUSY_WAITS_S:
+            try:
+                return self._post_once(posting, values)
+            except Busy:
+                time.sleep(wait_s * random.uniform(0.5, 1.5))  # apart, or they meet again; the key makes a repeat safe
+        return self._post_once(posting, values)
+
+    def _post_once(self, posting: Posting, values: Row) -> str:
+        return str(self.rpc.call(f"model.{posting.document}.hub_post", values, _STEPS[posting.document]))
 
     def find(self, posting: Posting) -> Document | None:
         """The document with the posting's key, also one that was cancelled since. Raises `Unavailable`."""

@@ -51,7 +51,7 @@ class Buyer:
     def order(
         self, supplier: str, lines: Sequence[tuple[str, str, str]], on: date | None = None, *, confirmed: bool = True
     ) -> tuple[str, list[str]]:
-        """A purchase order of (item, quantity, unit) lines: its number ("" for a draft) and the names of its lines."""
+        """A purchase order of (item, quantity, unit) lines: its number and the names of its lines. One that is not confirmed is a quotation."""
         party = self.id_of("party.party", "code", supplier)
         (address,) = self.rpc.search("party.address", [["party", "=", party]], ["id"], limit=1)
         rows: list[Mapping[str, Any]] = [
@@ -65,10 +65,10 @@ class Buyer:
         ]
         row = {"party": party, "invoice_address": address["id"], "invoice_party": party, "lines": [["create", rows]], "purchase_date": on}
         (purchase,) = self.rpc.call("model.purchase.purchase.create", [row])
-        for button in ("quote", "confirm") if confirmed else ():
+        for button in ("quote", "confirm") if confirmed else ("quote",):
             self.rpc.call(f"model.purchase.purchase.{button}", [purchase])
         (found,) = self.rpc.search("purchase.purchase", [["id", "=", purchase]], ["number", "lines"])
-        return found["number"] or "", [str(line) for line in found["lines"]]
+        return found["number"], [str(line) for line in found["lines"]]
 
     def amend(self, order: str, line: str, quantity: str) -> None:
         """Order another quantity of a line."""

@@ -228,6 +228,24 @@ def test_of_requests_with_one_key_that_come_together_one_makes_the_document(erp:
     assert stock(erp, "T1") == {("DOCK", "MOTOR", "T1"): 10}
 
 
+def test_transfers_of_one_item_that_come_together_wait_for_one_another(erp: Erp, target: Tryton) -> None:
+    lots = [f"W{n}" for n in range(12)]
+    for lot in lots:
+        assert isinstance(target.send(receipt(f"busy/{lot}", thing(lot, "1"), status="quality")), Accepted)
+    sent: list[object] = []
+
+    def send(part: Sequence[str]) -> None:
+        sent.extend(target.send(transfer(f"moved/{lot}", "DOCK/quality", "WH1", thing(lot, "1"))) for lot in part)
+
+    threads = [threading.Thread(target=send, args=[lots[n::4]]) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert [type(one) for one in sent] == [Accepted] * len(lots)
+    assert stock(erp, *lots) == {("WH1", "MOTOR", lot): 1 for lot in lots}
+
+
 @pytest.mark.parametrize("again_first", [True, False], ids=["sent again first", "held one lands first"])
 def test_a_request_that_was_held_past_the_time_out_makes_no_second_document(
     erp: Erp, proxy: HttpProxy, behind: Tryton, again_first: bool

@@ -2,6 +2,7 @@
 
     <cache>/erp-<digest>/      $XDG_CACHE_HOME or ~/.cache, below millwright/: env/ is Tryton in a virtual environment of its own, with exactly what erp.lock names
                                and our module (erp_module/); template-<n>.dump the furnished company (erp_company.py) for PostgreSQL n
+    <cache>/erp-web-<digest>/  Tryton's own web client, exactly as erp_web/package-lock.json says, where there is npm
     <folder>/                  one server: trytond.conf, trytond.log, erp.json (address, pid), lock
 
 Tryton is another program under another licence (GPL-3.0-or-later): nothing of the hub imports it, it enters no requirement of the hub, and the two
@@ -42,7 +43,7 @@ from hub.app.servers.postgres import database, to_url
 from hub.app.settings import Settings
 
 HERE = Path(__file__).parent
-LOCK, MODULE, COMPANY = HERE / "erp.lock", HERE / "erp_module", Path(erp_company.__file__)
+LOCK, MODULE, WEB, COMPANY = HERE / "erp.lock", HERE / "erp_module", HERE / "erp_web", Path(erp_company.__file__)
 MODULE_NAME = "millwright"
 ACTIVATED = (
     "company",
@@ -101,9 +102,35 @@ def _install(env: Path) -> None:
     shutil.copytree(MODULE, modules / MODULE_NAME, ignore=shutil.ignore_patterns("__pycache__"))
 
 
+def web(progress: Callable[[str], None] = lambda text: None) -> Path | None:
+    """The folder of Tryton's web client, fetched first where it is missing; None where there is no npm."""
+    npm = shutil.which("npm")
+    if npm is None:
+        return None
+    lock = WEB / "package-lock.json"
+    folder = _caches() / f"erp-web-{_digest(lock)}"
+    whole = folder / "complete"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with process.locked(folder.with_name(folder.name + ".lock")):
+        if not whole.exists():
+            progress(f"installing Tryton's web client into {folder}")
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            for file in (WEB / "package.json", lock):
+                shutil.copy(file, folder)
+            install = [npm, "ci", "--prefix", folder, "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund"]
+            _run(install, FETCH_S, "its web client could not be installed: look at the network and npm's settings")
+            (folder / "node_modules/tryton-sao/node_modules").symlink_to("..")  # its page looks for what it needs below itself
+            whole.touch()
+    return folder / "node_modules/tryton-sao"
+
+
 def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "millwright" / f"erp-{_digest(LOCK, *_module_files())}"
+    return _caches() / f"erp-{_digest(LOCK, *_module_files())}"
+
+
+def _caches() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "millwright"
 
 
 def _module_files() -> list[Path]:
@@ -179,6 +206,7 @@ def template(owner_url: str, progress: Callable[[str], None] = lambda text: None
         _create(connection, draft, "template0")
         _fill(env, owner_url, draft, connection.info.server_version // 10000, progress)
         connection.execute(sql.SQL("alter database {} rename to {}").format(sql.Identifier(draft), sql.Identifier(name)))
+        connection.execute(sql.SQL("alter database {} is_template true").format(sql.Identifier(name)))  # Tryton offers it to nobody
     return name
 
 
@@ -246,10 +274,10 @@ def _as_role(owner_url: str, name: str) -> str:
     return to_url({**parts, "dbname": name, "options": options})
 
 
-def _configure(folder: Path, owner_url: str, port: int) -> Path:
+def _configure(folder: Path, owner_url: str, port: int, pages: Path | None = None) -> Path:
     settings: dict[str, dict[str, object]] = {
-        "database": {"uri": _as_role(owner_url, ""), "maxconn": _CONNECTIONS, "list": False},
-        "web": {"listen": f"127.0.0.1:{port}", "root": ""},
+        "database": {"uri": _as_role(owner_url, ""), "maxconn": _CONNECTIONS, "list": pages is not None},
+        "web": {"listen": f"127.0.0.1:{port}", "root": pages or ""},
         "session": {"timeout": 86400},
         "email": {"uri": "smtp://127.0.0.1:1"},  # it must reach nobody
     }
@@ -266,11 +294,20 @@ def _configure(folder: Path, owner_url: str, port: int) -> Path:
 class Erp:
     """One Tryton on one database: `with Erp(folder, owner_url, "erp") as erp: erp.url("hub")`. Start it from a thread that outlives it."""
 
-    def __init__(self, folder: Path | str, owner_url: str, name: str = "erp", *, port: int | None = None, start_s: float = START_S) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        owner_url: str,
+        name: str = "erp",
+        *,
+        port: int | None = None,
+        pages: Path | None = None,
+        start_s: float = START_S,
+    ) -> None:
         self.folder = Path(os.path.abspath(folder))
         self.log = self.folder / "trytond.log"
         self.name, self.port = name, 0
-        self._owner_url, self._wanted_port, self._start_s = owner_url, port, start_s
+        self._owner_url, self._wanted_port, self._pages, self._start_s = owner_url, port, pages, start_s
         self._lock: int | None = None
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -302,7 +339,7 @@ class Erp:
                 new_database(self._owner_url, self.name)
             self._kill_left_over()
             self.port = self._choose_port()
-            config = _configure(self.folder, self._owner_url, self.port)
+            config = _configure(self.folder, self._owner_url, self.port, self._pages)
             argv = [str(env / "bin/trytond"), "-c", str(config), "-d", self.name]
             self._child = process.spawn(argv, self.log, env=_environment(), death=signal.SIGKILL)
             record = {"port": self.port, "pid": self._child.pid, "start_ticks": process.start_ticks(self._child.pid)}
@@ -422,8 +459,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare() -> Path:
-    """Fetch it, and make the dump of the template on a PostgreSQL of its own for the time."""
+    """Fetch it and its web client, and make the dump of the template on a PostgreSQL of its own for the time."""
     env = fetch(_say)
+    web(_say)
     with tempfile.TemporaryDirectory(prefix="millwright-erp-") as home, database(Settings(home=Path(home))) as server:
         template(server.owner_url, _say)
     return env
@@ -431,13 +469,19 @@ def _prepare() -> Path:
 
 def _serve(folder: Path, port: int | None, name: str, *, fresh: bool) -> int:
     fetch(_say)
+    pages = web(_say)
     with database(Settings.load()) as server:
         if fresh:
             drop_database(server.owner_url, name)
         if not has_database(server.owner_url, name):
             new_database(server.owner_url, name, _say)
-        with Erp(folder, server.owner_url, name, port=port) as erp:
+        with Erp(folder, server.owner_url, name, port=port, pages=pages) as erp:
             _say(f"Tryton 8.0, an ERP, listens on http://127.0.0.1:{erp.port}; database {name}, log {erp.log}")
+            _say(
+                "Open that address in a browser and log in."
+                if pages
+                else "With npm installed it would show its pages there (Debian: apt-get install npm)."
+            )
             _say(f"Users (password): {', '.join(f'{user} ({password})' for user, password in erp_company.USERS.items())}")
             _say(f"What stands in it:  psql '{erp.database_url}'  or JSON-RPC at /{name}/rpc/ (docs/erp.md)")
             _say(f"The hub reaches it at {erp.url('hub')}    (Ctrl-C ends the ERP, its data stay)")
