@@ -51,11 +51,12 @@ class SparkplugSource:
             if node.remember(remembered, now):
                 node.lost(self._clock(), now)
                 self._nodes[producer], self._touched[node] = node, None
+        at = self._clock()  # one moment for all of them, whichever is connected to first
                 self._known.add(producer)
         tls = tls_of(self._settings)
         self._brokers = [Broker(url, n, self._settings, tls, self._inbox, self._clock) for n, url in enumerate(self._settings.brokers)]
         for broker in self._brokers:
-            broker.start()
+            broker.start(at)
         while time.monotonic() < now + CONNECT_S and not any(broker.online for broker in self._brokers):
             if all(broker.refused for broker in self._brokers):
                 break
@@ -99,7 +100,7 @@ class SparkplugSource:
         for n, url in enumerate(self._settings.brokers):
             inbox = Inbox()
             broker = Broker(url, n, self._settings, tls_of(self._settings), inbox, self._clock, guest=True)
-            broker.start()
+            broker.start(self._clock())
             until = time.monotonic() + CONNECT_S
             while not broker.online and not broker.refused and time.monotonic() < until:
                 time.sleep(0.01)
