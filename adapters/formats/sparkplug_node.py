@@ -97,6 +97,7 @@ class EdgeNode:
         self._owed, self._ask_s, self._wait_s = False, 0.0, limits.SPARKPLUG_REBIRTH_FIRST_S
         self._readings: list[Reading] = []
         self._done: list[Callable[[], None]] = []
+        self._unknown: set[str] = set()  # what no birth of this session told: a rebirth is asked for once
         self._heard = datetime.min.replace(tzinfo=UTC)
 
     # -- in and out
@@ -236,6 +237,7 @@ class EdgeNode:
         until, last = message.sent_at, None
         known, since = self._next > 0 or self._last is not None, self._live
         if early and self.status != "offline" and (bd == self._bd or self._bd is None):
+        self._unknown = self._unknown if rebirth else set()
             first = lowest(one.seq for one in early if one.seq is not None)
             until = min(one.span()[0] for one in early if one.seq in (None, first))
             start = self._next + (first - self._next) % 256 if known else first
@@ -292,7 +294,7 @@ class EdgeNode:
 
     def _ndeath(self, message: Message) -> None:
         self._done.append(message.done)
-        if self.status in ("unknown", "offline") or bdseq_of(message.payload) != self._bd:
+        if self.status in ("unknown", "offline") or bdseq_of(message.payload) not in (self._bd, None):
             return  # of a session that is over, or of one that we know nothing of
         while self._held and self.status == "online":
             self._give_up(message.arrived)
@@ -345,7 +347,7 @@ class EdgeNode:
             self._done.append(message.done)
             return
         number, sent = self._next + (seq - self._next) % 256, message.payload.timestamp
-        older = self._born_ms is not None and sent is not None and sent < self._born_ms
+        older = self._born_ms is not None and sent is not None and sent < self._born_ms and message.topic.kind.endswith("DATA")
         older = older and not any(metric.historical for metric in message.payload.metrics)  # some stamp history with its own time
         if older and now <= self._born_s + self._reorder_s:  # later, it is the node's clock that went back
             self._straggler(message)
@@ -431,8 +433,11 @@ class EdgeNode:
         for metric in told:
             name = metric.name or ""
             tag = device.tags[name] = Tag(name, metric.datatype, metric.alias, old[name].last if name in old else None)
-            if metric.alias is not None:
-                device.aliases[metric.alias] = tag
+            if metric.alias is not None and device.aliases.setdefault(metric.alias, tag) is not tag:
+                shared.add(metric.alias)
+        for alias in shared:  # nobody can say which metric is meant: what comes by it is told as missing
+            del device.aliases[alias]
+            _log.warning("Sparkplug: %s/%s: two metrics of its birth share the alias %d", self.producer, device.id, alias)
         self._explain(device, old.values())
         for metric in told:
             self._read(device, device.tags[metric.name or ""], metric, message, number, birth=True, late=late)
@@ -440,20 +445,25 @@ class EdgeNode:
         self._stale(gone, message.received_at)
 
     def _data(self, id_: str, message: Message, number: int | None, *, late: bool) -> None:
-        device, unknown, what = self.devices.get(id_), "", ""
+        device = self.devices.get(id_)
+        strange: list[str] = []
         if device is None or not device.online:
-            unknown = f"the device {id_} gives data before its birth"
+            reason = f"the device {id_} gives data before its birth"
         else:
             for metric in message.payload.metrics:
                 tag = device.aliases.get(metric.alias) if metric.alias is not None else None
                 tag = tag or device.tags.get(metric.name or "")
                 if tag is None:
-                    what = f"alias {metric.alias}" if metric.alias is not None else metric.name or ""
-                    unknown = f"{what} is in no birth"
+        shared: set[int] = set()
+                    strange.append(f"alias {metric.alias}" if metric.alias is not None else metric.name or "")
                 else:
                     self._read(device, tag, metric, message, number, late=late)
-        if unknown:
-            self._tell_one(message, number, unknown, (f"{self.producer}/{id_}/{what}",) if what else ())
+            if not strange:
+                return
+            reason = f"{strange[0]} is in no birth"
+        self._tell_one(message, number, reason, tuple(f"{self.producer}/{id_}/{one}" for one in strange))
+        if reason not in self._unknown and len(self._unknown) < limits.SPARKPLUG_HELD_MAX:
+            self._unknown.add(reason)
             self.want_rebirth(message.arrived)
 
     def _read(

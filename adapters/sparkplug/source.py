@@ -166,7 +166,8 @@ class SparkplugSource:
             payload = decode(bytes(message.payload))
             node = self._nodes.get(f"{topic.group}/{topic.node}") or self._welcome(topic)
             if node is not None and topic.kind.endswith("BIRTH"):
-                self._make_room(len(payload.metrics))
+                before = node.devices.get(topic.device or "")
+                self._make_room(len(payload.metrics) - (len(before.tags) if before else 0))
         except Refused as error:
             _log.warning("Sparkplug: %s (%s)", error, topic_text(message)[:200])
             done()

@@ -379,6 +379,10 @@ def test_more_nodes_and_metrics_than_there_is_room_for_are_refused_loudly(
     edges[0].devices = {"D1": {"a": (INT64, 1), "b": (INT64, 1)}}
     edges[0].device_birth("D1")
     running.run(0.5)
+    assert not running.values("G1/E1/D1/a")
+    edges[0].metrics["count"] = (INT64, 5)
+    edges[0].birth(only="NBIRTH")  # what it tells is not counted twice
+    running.until(lambda: 5 in running.values(TAG))
     assert "more than 1 edge nodes: name the groups that are wanted" in caplog.text
     assert "more than 3 metrics" in caplog.text
     running.source.close()
