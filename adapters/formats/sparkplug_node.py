@@ -6,17 +6,18 @@ What must outlive a kill goes out with the readings it belongs to (`Observed.mem
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from adapters.formats.sparkplug import BDSEQ, Metric, plain, value_of
+from adapters.formats.sparkplug import BDSEQ, Metric, finite, plain, value_of
 from adapters.formats.sparkplug_gaps import Missing, Open
 from adapters.formats.sparkplug_message import Message, bdseq_of, lowest, quality_of, time_of
 from adapters.formats.sparkplug_values import DataType
+from events.canonical import time_text
 from events.errors import Corrupt, Refused
 from hub import limits
 from hub.intake.readings import GapKind, Observed, Quality, Reading
@@ -43,6 +44,7 @@ class Device:
 
     id: str
     online: bool = False
+    since: datetime | None = None  # when it was born, or became stale
     tags: dict[str, Tag] = field(default_factory=dict)
     aliases: dict[int, Tag] = field(default_factory=dict)
     told: bool = True  # what is remembered of it is up to date
@@ -95,9 +97,9 @@ class EdgeNode:
         self._born_s = 0.0
         self._restate_s: float | None = None  # monotonic; devices that have no birth by then are stale
         self._owed, self._ask_s, self._wait_s = False, 0.0, limits.SPARKPLUG_REBIRTH_FIRST_S
+        self._unknown: set[str] = set()  # what no birth of this session told: a rebirth is asked for once
         self._readings: list[Reading] = []
         self._done: list[Callable[[], None]] = []
-        self._unknown: set[str] = set()  # what no birth of this session told: a rebirth is asked for once
         self._heard = datetime.min.replace(tzinfo=UTC)
 
     # -- in and out
@@ -182,6 +184,24 @@ class EdgeNode:
         (readings, self._readings), (done, self._done) = (self._readings, []), (self._done, [])
         return Observed(self.producer, self._heard, readings, *self._missing.taken(), self._memory(), lambda: _all(done))
 
+    def now(self, of: str = "") -> Iterator[dict[str, Any]]:
+        """The node and its devices, for people: device, status, since, metrics (how many); of those whose name begins with `of` also `tags`.
+
+        Times are ISO 8601. A tag is tag, type, value, quality, at; one that said nothing since its birth has no quality.
+        """
+        for device in self.devices.values() or [Device("")]:
+            name, online = f"{self.producer}/{device.id}", self.status == "online" and device.online
+            if not name.startswith(of):
+                continue
+            unsaid = (None, None, None) if online else (None, device.since, "stale")
+            tags = [
+                {"tag": self._tag(device, tag), "type": _name(tag.type), "value": finite(value), "quality": quality, "at": _text(at)}
+                for tag in (device.tags.values() if of else ())
+                for value, at, quality in [tag.last or unsaid]
+            ]
+            status = "offline" if self.status == "online" and not online else self.status
+            yield {"device": name, "status": status, "since": _text(device.since), "metrics": len(device.tags), "tags": tags}
+
     def _memory(self) -> Mapping[str, bytes]:
         recent = list(self._recent.items())[-_RECENT:]
         live = self._pending_since if self._pending else self._live
@@ -217,6 +237,7 @@ class EdgeNode:
         elif self.status != "online":
             self._after_break(message, bd, [m for m in early if m not in after])
         rebirth = was == "online" and bd == self._bd
+        self._unknown = self._unknown if rebirth else set()
         self.status, self._bd, self._born_ms, self._kind, self._dropped = "online", bd, sent, "disconnected", False
         self._born_s, self._ask_s, self._wait_s = now, 0.0, limits.SPARKPLUG_REBIRTH_FIRST_S
         self._await_birth(None)
@@ -237,7 +258,6 @@ class EdgeNode:
         until, last = message.sent_at, None
         known, since = self._next > 0 or self._last is not None, self._live
         if early and self.status != "offline" and (bd == self._bd or self._bd is None):
-        self._unknown = self._unknown if rebirth else set()
             first = lowest(one.seq for one in early if one.seq is not None)
             until = min(one.span()[0] for one in early if one.seq in (None, first))
             start = self._next + (first - self._next) % 256 if known else first
@@ -430,6 +450,7 @@ class EdgeNode:
         old, device.tags, device.aliases = device.tags, {}, {}
         device.online, device.told = True, False
         told = [metric for metric in message.payload.metrics if metric.name is not None and (device.id or metric.name != BDSEQ)]
+        shared: set[int] = set()
         for metric in told:
             name = metric.name or ""
             tag = device.tags[name] = Tag(name, metric.datatype, metric.alias, old[name].last if name in old else None)
@@ -443,6 +464,7 @@ class EdgeNode:
             self._read(device, device.tags[metric.name or ""], metric, message, number, birth=True, late=late)
         gone = Device(device.id, tags={name: tag for name, tag in old.items() if name not in device.tags})
         self._stale(gone, message.received_at)
+        device.since = message.sent_at
 
     def _data(self, id_: str, message: Message, number: int | None, *, late: bool) -> None:
         device = self.devices.get(id_)
@@ -454,7 +476,6 @@ class EdgeNode:
                 tag = device.aliases.get(metric.alias) if metric.alias is not None else None
                 tag = tag or device.tags.get(metric.name or "")
                 if tag is None:
-        shared: set[int] = set()
                     strange.append(f"alias {metric.alias}" if metric.alias is not None else metric.name or "")
                 else:
                     self._read(device, tag, metric, message, number, late=late)
@@ -482,18 +503,21 @@ class EdgeNode:
         historical = metric.historical or late
         if birth and not historical and tag.last == (value, at, quality):
             return  # a rebirth that repeats what it said before
-        name = f"{self.producer}/{device.id}/{tag.name}"
-        self._readings.append(Reading(name, value, at, quality, _name(kind), number, historical))
+        self._readings.append(Reading(self._tag(device, tag), value, at, quality, _name(kind), number, historical))
         if not historical:
             tag.last = (value, at, quality)
         if at is not None and not late and not birth:
             self._missing.came(at, message.arrived, live=not historical)
 
-    def _stale(self, device: Device, at: datetime | None) -> None:
+    def _tag(self, device: Device, tag: Tag) -> str:
+        return f"{self.producer}/{device.id}/{tag.name}"
+
+    def _stale(self, device: Device, at: datetime) -> None:
+        device.since = at
         for tag in device.tags.values():
             if tag.last is not None:
                 tag.last, device.told = None, False
-                self._readings.append(Reading(f"{self.producer}/{device.id}/{tag.name}", None, at, "bad", _name(tag.type)))
+                self._readings.append(Reading(self._tag(device, tag), None, at, "bad", _name(tag.type)))
 
     def _all_stale(self, at: datetime) -> None:
         for device in self.devices.values():
@@ -531,6 +555,10 @@ def _decoded(name: str, body: bytes, kind: type[_T]) -> _T:
 def _all(done: Iterable[Callable[[], None]]) -> None:
     for one in done:
         one()
+
+
+def _text(at: datetime | None) -> str | None:
+    return None if at is None else time_text(at)
 
 
 _NAMES = {int(kind): kind.name for kind in DataType}

@@ -192,10 +192,11 @@ class Broker:
             time.sleep(0.005)
         _cut(client)
 
-    def publish(self, topic: str, body: bytes) -> bool:
-        """Whether the client took it: nobody confirms it."""
+    def publish(self, topic: str, body: bytes) -> mqtt.MQTTMessageInfo | None:
+        """Hand a message to the client, which says when it is on the line; nobody confirms it. None while there is no client to take it."""
         client = self.client
-        return client is not None and client.publish(topic, body, qos=0, retain=False).rc == mqtt.MQTT_ERR_SUCCESS
+        info = None if client is None else client.publish(topic, body, qos=0, retain=False)
+        return info if info is not None and info.rc == mqtt.MQTT_ERR_SUCCESS else None
 
     def _subscribe(self, client: mqtt.Client, topics: Sequence[str]) -> None:
         if self._settings.mqtt == "5":
@@ -217,8 +218,8 @@ class Broker:
         self._subscribe(client, [self._topic, *self._settings.filters])
 
     def _on_connect_fail(self, client: mqtt.Client, data: Any) -> None:
-        if client is self.client:
         client.loop_stop()  # it is tried again by a client of its own, whose will is of its own time
+        if client is self.client:
             self.trouble = (
                 f"{self.url}: the broker cannot be reached: start it, or correct brokers; with TLS, look at its certificate and ca_file"
             )
@@ -264,8 +265,8 @@ class Broker:
         self._inbox.put(self, client, message)
 
     def _own_state(self, client: mqtt.Client, body: bytes) -> None:
-        try:
         """What anybody says of us: that we are offline is not left standing, also where it overtakes our own birth."""
+        try:
             online = state_of(body)[0]
         except Refused:
             online = False  # nobody else may write here: what is there now is no STATE
