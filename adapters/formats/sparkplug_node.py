@@ -209,11 +209,8 @@ class EdgeNode:
         memory = {self.memory: msgspec.msgpack.encode(said)}
         for device in self.devices.values():
             if not device.told:
-                tags, fresh = (
-                    [(tag.name, tag.type, tag.alias) for tag in device.tags.values()],
-                    any(tag.last for tag in device.tags.values()),
-                )
-                memory[f"{self.memory}/{device.id}"] = msgspec.msgpack.encode(_DeviceMemory(fresh, tags))
+                kept = _DeviceMemory(any(tag.last for tag in device.tags.values()), _table(device.tags.values()))
+                memory[f"{self.memory}/{device.id}"] = msgspec.msgpack.encode(kept)
                 device.told = True
         return memory
 
@@ -293,8 +290,7 @@ class EdgeNode:
 
     def _explain(self, device: Device, old: Iterable[Tag]) -> None:
         """Take what came before this birth, as far as the birth before that told the same metrics."""
-        table = [(tag.name, tag.type, tag.alias) for tag in device.tags.values()]
-        before = [(tag.name, tag.type, tag.alias) for tag in old]
+        table, before = _table(device.tags.values()), _table(old)
         same = not before or before == table
         for number, message in self._pending.pop(device.id, []):
             if message.topic.kind == "DBIRTH":
@@ -550,6 +546,10 @@ def _decoded(name: str, body: bytes, kind: type[_T]) -> _T:
         return msgspec.msgpack.decode(body, type=kind)
     except msgspec.MsgspecError as error:
         raise Corrupt(f"what is remembered as {name} cannot be read ({error}): was it written by another version?") from error
+
+
+def _table(tags: Iterable[Tag]) -> list[tuple[str, int | None, int | None]]:
+    return [(tag.name, tag.type, tag.alias) for tag in tags]
 
 
 def _all(done: Iterable[Callable[[], None]]) -> None:
