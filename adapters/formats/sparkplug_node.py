@@ -222,7 +222,8 @@ class EdgeNode:
             self._done.append(message.done)
             return
         bd, sent, early = bdseq_of(payload), payload.timestamp, [*self._early, *(self._held[number] for number in sorted(self._held))]
-        after = [m for m in early if sent is not None and m.payload.timestamp is not None and m.payload.timestamp >= sent]
+        # what was sent after this and overtook it; data of its very millisecond was sent before it, births of devices after it
+        after = [m for m in early if sent is not None and (m.payload.timestamp or 0) >= sent + (not m.is_birth)]
         self._held = {n: m for n, m in self._held.items() if m not in after}
         while self._held and self.status == "online":
             self._give_up(now)

@@ -391,6 +391,39 @@ def test_an_alias_that_two_metrics_share_names_neither() -> None:
     assert gap.tags == ("G/N/D/alias 7",)
 
 
+def test_data_of_the_millisecond_of_the_birth_that_came_before_it_is_from_before_it() -> None:
+    world = World()
+    for message in [*world.birth(), world.datum()]:
+        world.node.take(message, 0.0)
+    world.collect()
+    world.restart()
+    waiting = world.datum()
+    world.node.take(waiting, 1.0)  # a rebirth is asked for, and answered at once
+    world.ms -= 1
+    for message in [*world.birth(), world.datum(), world.datum(), world.datum()]:
+        world.node.take(message, 1.0)
+    world.collect()
+    assert world.readings[-1].value == 5
+    world.accounted()
+    assert world.numbers == [1, 2, 3, 4, 5]
+    world.node.expire(10.0)
+    world.collect()
+    assert not [gap for gap in world.gaps if gap.kind == "sequence"]
+
+
+def test_a_device_birth_that_overtakes_its_nodes_in_one_millisecond_is_of_after_it() -> None:
+    world = World()
+    node = world.birth()[0]
+    world.ms, world.seq = world.ms - 2, 1
+    device = world.message("DBIRTH", [metric_of(7, DataType.Int64, "n", alias=1, timestamp=world.ms + 1)], "D")
+    assert device.payload.timestamp == node.payload.timestamp
+    for message in (device, node, world.datum()):
+        world.node.take(message, 0.0)
+    world.collect()
+    assert [r.value for r in world.readings if r.tag == "G/N/D/n"] == [7, 1]
+    assert not world.gaps
+
+
 def test_births_and_deaths_of_devices_count_whatever_their_time() -> None:
     """One node makes its births once and keeps them, another says of a death when it heard the device last."""
     world = World()
