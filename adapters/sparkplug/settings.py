@@ -25,7 +25,7 @@ class SparkplugSettings:
     host_id: str
     groups: Sequence[str] = ()
     primary: bool = True
-    reorder_s: float = 2.0
+    reorder_s: float = 5.0
     history_reach_s: float = 0.0
     mqtt: Literal["3.1.1", "5"] = "3.1.1"
     client_id: str = ""

@@ -25,6 +25,7 @@ from hub.app.edge.config import Configured
 from hub.app.edge.sources import delivery_sources, reading_sources
 from hub.app.settings import ConfigError
 from hub.intake.edge_document import EdgeFact
+from hub.intake.readings import Commandable
 
 _log = logging.getLogger(__name__)
 LOOK_S = 2.0
@@ -49,6 +50,7 @@ class Edge:
         self.posts = HttpQueue(limits.HTTP_WAITING_MAX, limits.HTTP_WAITING_BYTES_MAX)
         self.meaning = Meaning(config.plant, self.spool)
         self._skew_told = False
+        self.commandable: dict[str, Commandable] = {}  # by the names of edge.yaml
         self.loops: list[EdgeLoop] = [DeliveryLoop(self.posts, "http", self.meaning, self.spool, report), *self._sources()]
         self.forwarder = Forwarder(self.spool, config.hub.url, tls_of(configured), rate_max=config.hub.rate_max, skewed=self._skewed)
         self.numbers = Numbers(self.spool)
@@ -60,7 +62,9 @@ class Edge:
             yield DeliveryLoop(FolderAdapter(self.configured.at(part.path)), part.name, self.meaning, self.spool, self._report)
         for lane, adapter in delivery_sources(self.configured):
             yield DeliveryLoop(adapter, lane, self.meaning, self.spool, self._report, lambda adapter=adapter: adapter.resumed)  # type: ignore[misc]
-        for _, source in reading_sources(self.configured):
+        for name, source in reading_sources(self.configured):
+            if isinstance(source, Commandable):
+                self.commandable[name] = source
             yield ReadingLoop(source, self.meaning, self.spool, self._report)
 
     def run(self, stop: threading.Event) -> None:
