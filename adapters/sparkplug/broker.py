@@ -232,7 +232,7 @@ class Broker:
     def _on_connect_fail(self, client: mqtt.Client, data: Any) -> None:
         if client is self.client:
             self.trouble = (
-                f"{self.url}: the broker cannot be reached: start it, or correct brokers; with TLS, look at its certificate and ca_file"
+                f"{self.url}: the broker cannot be reached: start it, or correct brokers; with TLS, look at its certificate and authority"
             )
             self.refused = True
 
