@@ -221,7 +221,7 @@ class Broker:
         client.loop_stop()  # it is tried again by a client of its own, whose will is of its own time
         if client is self.client:
             self.trouble = (
-                f"{self.url}: the broker cannot be reached: start it, or correct brokers; with TLS, look at its certificate and ca_file"
+                f"{self.url}: the broker cannot be reached: start it, or correct brokers; with TLS, look at its certificate and authority"
             )
             self.refused = True
 

@@ -26,6 +26,7 @@ from hub.app.edge.sources import delivery_sources, reading_sources
 from hub.app.settings import ConfigError
 from hub.intake.edge_document import EdgeFact
 from hub.intake.readings import Commandable
+from hub.tls import Unusable, client_context
 
 _log = logging.getLogger(__name__)
 LOOK_S = 2.0
@@ -183,21 +184,10 @@ def spool_status(spool: Spool) -> dict[str, Any]:
 def tls_of(configured: Configured) -> ssl.SSLContext:
     """What the line to the hub is encrypted and known by. Raises `ConfigError`."""
     part = configured.config.hub
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_verify_locations(configured.at(part.authority))
-    except OSError as error:
-        raise configured.document.fault(
-            ("hub", "authority"), f"{part.authority} cannot be used ({error}): `hub edge enrol` made it"
-        ) from error
-    try:
-        context.load_cert_chain(configured.at(part.certificate), configured.at(part.key))
-    except OSError as error:
-        raise configured.document.fault(
-            ("hub", "certificate"), f"{part.certificate} and {part.key} cannot be used ({error}): `hub edge enrol` made them"
-        ) from error
-    return context
+        return client_context(configured.at(part.authority), configured.at(part.certificate), configured.at(part.key))
+    except Unusable as error:
+        raise configured.document.fault(("hub", error.field), f"{error}; `hub edge enrol` made it") from error
 
 
 def _guarded(name: str, work: Callable[[], None], stop: threading.Event) -> Callable[[], None]:
