@@ -293,13 +293,14 @@ def plain(value: Any) -> bool | int | float | str | None:
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, list):
-        return json.dumps([_json(one) for one in value], ensure_ascii=False)
+        return json.dumps([finite(one) for one in value], ensure_ascii=False)
     if isinstance(value, DataSet):
-        rows = [[_json(cell) for cell in row] for row in value.rows]
+        rows = [[finite(cell) for cell in row] for row in value.rows]
         table = {"columns": value.columns, "types": [kind.name for kind in value.types], "rows": rows}
         return json.dumps(table, ensure_ascii=False)
     return value  # type: ignore[no-any-return]
 
 
-def _json(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value as one that JSON has a name for."""
     return repr(value) if isinstance(value, float) and not math.isfinite(value) else value

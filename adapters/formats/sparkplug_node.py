@@ -6,17 +6,18 @@ What must outlive a kill goes out with the readings it belongs to (`Observed.mem
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from adapters.formats.sparkplug import BDSEQ, Metric, plain, value_of
+from adapters.formats.sparkplug import BDSEQ, Metric, finite, plain, value_of
 from adapters.formats.sparkplug_gaps import Missing, Open
 from adapters.formats.sparkplug_message import Message, bdseq_of, lowest, quality_of, time_of
 from adapters.formats.sparkplug_values import DataType
+from events.canonical import time_text
 from events.errors import Corrupt, Refused
 from hub import limits
 from hub.intake.readings import GapKind, Observed, Quality, Reading
@@ -43,6 +44,7 @@ class Device:
 
     id: str
     online: bool = False
+    since: datetime | None = None  # when it was born, or became stale
     tags: dict[str, Tag] = field(default_factory=dict)
     aliases: dict[int, Tag] = field(default_factory=dict)
     told: bool = True  # what is remembered of it is up to date
@@ -95,6 +97,7 @@ class EdgeNode:
         self._born_s = 0.0
         self._restate_s: float | None = None  # monotonic; devices that have no birth by then are stale
         self._owed, self._ask_s, self._wait_s = False, 0.0, limits.SPARKPLUG_REBIRTH_FIRST_S
+        self._unknown: set[str] = set()  # what no birth of this session told: a rebirth is asked for once
         self._readings: list[Reading] = []
         self._done: list[Callable[[], None]] = []
         self._heard = datetime.min.replace(tzinfo=UTC)
@@ -181,6 +184,24 @@ class EdgeNode:
         (readings, self._readings), (done, self._done) = (self._readings, []), (self._done, [])
         return Observed(self.producer, self._heard, readings, *self._missing.taken(), self._memory(), lambda: _all(done))
 
+    def now(self, of: str = "") -> Iterator[dict[str, Any]]:
+        """The node and its devices, for people: device, status, since, metrics (how many); of those whose name begins with `of` also `tags`.
+
+        Times are ISO 8601. A tag is tag, type, value, quality, at; one that said nothing since its birth has no quality.
+        """
+        for device in self.devices.values() or [Device("")]:
+            name, online = f"{self.producer}/{device.id}", self.status == "online" and device.online
+            if not name.startswith(of):
+                continue
+            unsaid = (None, None, None) if online else (None, device.since, "stale")
+            tags = [
+                {"tag": self._tag(device, tag), "type": _name(tag.type), "value": finite(value), "quality": quality, "at": _text(at)}
+                for tag in (device.tags.values() if of else ())
+                for value, at, quality in [tag.last or unsaid]
+            ]
+            status = "offline" if self.status == "online" and not online else self.status
+            yield {"device": name, "status": status, "since": _text(device.since), "metrics": len(device.tags), "tags": tags}
+
     def _memory(self) -> Mapping[str, bytes]:
         recent = list(self._recent.items())[-_RECENT:]
         live = self._pending_since if self._pending else self._live
@@ -188,11 +209,8 @@ class EdgeNode:
         memory = {self.memory: msgspec.msgpack.encode(said)}
         for device in self.devices.values():
             if not device.told:
-                tags, fresh = (
-                    [(tag.name, tag.type, tag.alias) for tag in device.tags.values()],
-                    any(tag.last for tag in device.tags.values()),
-                )
-                memory[f"{self.memory}/{device.id}"] = msgspec.msgpack.encode(_DeviceMemory(fresh, tags))
+                kept = _DeviceMemory(any(tag.last for tag in device.tags.values()), _table(device.tags.values()))
+                memory[f"{self.memory}/{device.id}"] = msgspec.msgpack.encode(kept)
                 device.told = True
         return memory
 
@@ -204,7 +222,8 @@ class EdgeNode:
             self._done.append(message.done)
             return
         bd, sent, early = bdseq_of(payload), payload.timestamp, [*self._early, *(self._held[number] for number in sorted(self._held))]
-        after = [m for m in early if sent is not None and m.payload.timestamp is not None and m.payload.timestamp >= sent]
+        # what was sent after this and overtook it; data of its very millisecond was sent before it, births of devices after it
+        after = [m for m in early if sent is not None and (m.payload.timestamp or 0) >= sent + (not m.is_birth)]
         self._held = {n: m for n, m in self._held.items() if m not in after}
         while self._held and self.status == "online":
             self._give_up(now)
@@ -216,6 +235,7 @@ class EdgeNode:
         elif self.status != "online":
             self._after_break(message, bd, [m for m in early if m not in after])
         rebirth = was == "online" and bd == self._bd
+        self._unknown = self._unknown if rebirth else set()
         self.status, self._bd, self._born_ms, self._kind, self._dropped = "online", bd, sent, "disconnected", False
         self._born_s, self._ask_s, self._wait_s = now, 0.0, limits.SPARKPLUG_REBIRTH_FIRST_S
         self._await_birth(None)
@@ -271,8 +291,7 @@ class EdgeNode:
 
     def _explain(self, device: Device, old: Iterable[Tag]) -> None:
         """Take what came before this birth, as far as the birth before that told the same metrics."""
-        table = [(tag.name, tag.type, tag.alias) for tag in device.tags.values()]
-        before = [(tag.name, tag.type, tag.alias) for tag in old]
+        table, before = _table(device.tags.values()), _table(old)
         same = not before or before == table
         for number, message in self._pending.pop(device.id, []):
             if message.topic.kind == "DBIRTH":
@@ -292,7 +311,7 @@ class EdgeNode:
 
     def _ndeath(self, message: Message) -> None:
         self._done.append(message.done)
-        if self.status in ("unknown", "offline") or bdseq_of(message.payload) != self._bd:
+        if self.status in ("unknown", "offline") or bdseq_of(message.payload) not in (self._bd, None):
             return  # of a session that is over, or of one that we know nothing of
         while self._held and self.status == "online":
             self._give_up(message.arrived)
@@ -345,7 +364,7 @@ class EdgeNode:
             self._done.append(message.done)
             return
         number, sent = self._next + (seq - self._next) % 256, message.payload.timestamp
-        older = self._born_ms is not None and sent is not None and sent < self._born_ms
+        older = self._born_ms is not None and sent is not None and sent < self._born_ms and message.topic.kind.endswith("DATA")
         older = older and not any(metric.historical for metric in message.payload.metrics)  # some stamp history with its own time
         if older and now <= self._born_s + self._reorder_s:  # later, it is the node's clock that went back
             self._straggler(message)
@@ -428,32 +447,41 @@ class EdgeNode:
         old, device.tags, device.aliases = device.tags, {}, {}
         device.online, device.told = True, False
         told = [metric for metric in message.payload.metrics if metric.name is not None and (device.id or metric.name != BDSEQ)]
+        shared: set[int] = set()
         for metric in told:
             name = metric.name or ""
             tag = device.tags[name] = Tag(name, metric.datatype, metric.alias, old[name].last if name in old else None)
-            if metric.alias is not None:
-                device.aliases[metric.alias] = tag
+            if metric.alias is not None and device.aliases.setdefault(metric.alias, tag) is not tag:
+                shared.add(metric.alias)
+        for alias in shared:  # nobody can say which metric is meant: what comes by it is told as missing
+            del device.aliases[alias]
+            _log.warning("Sparkplug: %s/%s: two metrics of its birth share the alias %d", self.producer, device.id, alias)
         self._explain(device, old.values())
         for metric in told:
             self._read(device, device.tags[metric.name or ""], metric, message, number, birth=True, late=late)
         gone = Device(device.id, tags={name: tag for name, tag in old.items() if name not in device.tags})
         self._stale(gone, message.received_at)
+        device.since = message.sent_at
 
     def _data(self, id_: str, message: Message, number: int | None, *, late: bool) -> None:
-        device, unknown, what = self.devices.get(id_), "", ""
+        device = self.devices.get(id_)
+        strange: list[str] = []
         if device is None or not device.online:
-            unknown = f"the device {id_} gives data before its birth"
+            reason = f"the device {id_} gives data before its birth"
         else:
             for metric in message.payload.metrics:
                 tag = device.aliases.get(metric.alias) if metric.alias is not None else None
                 tag = tag or device.tags.get(metric.name or "")
                 if tag is None:
-                    what = f"alias {metric.alias}" if metric.alias is not None else metric.name or ""
-                    unknown = f"{what} is in no birth"
+                    strange.append(f"alias {metric.alias}" if metric.alias is not None else metric.name or "")
                 else:
                     self._read(device, tag, metric, message, number, late=late)
-        if unknown:
-            self._tell_one(message, number, unknown, (f"{self.producer}/{id_}/{what}",) if what else ())
+            if not strange:
+                return
+            reason = f"{strange[0]} is in no birth"
+        self._tell_one(message, number, reason, tuple(f"{self.producer}/{id_}/{one}" for one in strange))
+        if reason not in self._unknown and len(self._unknown) < limits.SPARKPLUG_HELD_MAX:
+            self._unknown.add(reason)
             self.want_rebirth(message.arrived)
 
     def _read(
@@ -472,18 +500,21 @@ class EdgeNode:
         historical = metric.historical or late
         if birth and not historical and tag.last == (value, at, quality):
             return  # a rebirth that repeats what it said before
-        name = f"{self.producer}/{device.id}/{tag.name}"
-        self._readings.append(Reading(name, value, at, quality, _name(kind), number, historical))
+        self._readings.append(Reading(self._tag(device, tag), value, at, quality, _name(kind), number, historical))
         if not historical:
             tag.last = (value, at, quality)
         if at is not None and not late and not birth:
             self._missing.came(at, message.arrived, live=not historical)
 
-    def _stale(self, device: Device, at: datetime | None) -> None:
+    def _tag(self, device: Device, tag: Tag) -> str:
+        return f"{self.producer}/{device.id}/{tag.name}"
+
+    def _stale(self, device: Device, at: datetime) -> None:
+        device.since = at
         for tag in device.tags.values():
             if tag.last is not None:
                 tag.last, device.told = None, False
-                self._readings.append(Reading(f"{self.producer}/{device.id}/{tag.name}", None, at, "bad", _name(tag.type)))
+                self._readings.append(Reading(self._tag(device, tag), None, at, "bad", _name(tag.type)))
 
     def _all_stale(self, at: datetime) -> None:
         for device in self.devices.values():
@@ -518,9 +549,17 @@ def _decoded(name: str, body: bytes, kind: type[_T]) -> _T:
         raise Corrupt(f"what is remembered as {name} cannot be read ({error}): was it written by another version?") from error
 
 
+def _table(tags: Iterable[Tag]) -> list[tuple[str, int | None, int | None]]:
+    return [(tag.name, tag.type, tag.alias) for tag in tags]
+
+
 def _all(done: Iterable[Callable[[], None]]) -> None:
     for one in done:
         one()
+
+
+def _text(at: datetime | None) -> str | None:
+    return None if at is None else time_text(at)
 
 
 _NAMES = {int(kind): kind.name for kind in DataType}

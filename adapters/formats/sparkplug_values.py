@@ -1,5 +1,6 @@
 """The data types of Sparkplug B: how a value of each is held in the fields of a payload, both ways. Only `Refused` rises."""
 
+import json
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -60,6 +61,17 @@ def held(kind: DataType, value: Any, known: Known) -> tuple[str, Any]:
         return known[kind][1](value)
     except (ValueError, TypeError, AttributeError, OverflowError, struct.error) as error:
         raise Refused(f"{str(value)[:80]!r} is no {kind.name} ({error})") from error
+
+
+def written(kind: DataType, text: str) -> Any:
+    """What a person wrote, as a value of the type: texts as they stand, all else as JSON writes it (true, -5, 2.5, [1, 2], null for none)."""
+    if kind in (DataType.String, DataType.Text, DataType.UUID):
+        return text
+    try:
+        value = json.loads(text)
+        return float(value) if kind in (DataType.Float, DataType.Double) and type(value) is int else value
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise Refused(f"{text[:80]!r} is no {kind.name} ({error})") from error
 
 
 def _whole(bits: int, *, signed: bool) -> tuple[_Read, _Hold]:

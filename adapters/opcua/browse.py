@@ -1,10 +1,11 @@
 """Finding the variables of an OPC UA server below some starts, by browse names, with namespaces by their URIs."""
 
 import fnmatch
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from asyncua import Client, ua
 
@@ -12,6 +13,15 @@ from adapters.formats.opcua_values import node_text
 from adapters.opcua.settings import OpcUaSettings, Start
 from hub import limits
 
+A = TypeVar("A")
+B = TypeVar("B")
+_log = logging.getLogger(__name__)
+_TOO_LARGE = (
+    ua.uaerrors.BadTooManyOperations,
+    ua.uaerrors.BadRequestTooLarge,
+    ua.uaerrors.BadResponseTooLarge,
+    ua.uaerrors.BadEncodingLimitsExceeded,
+)
 _PART = re.compile(r"(?:&.|[^/&])+")
 
 
@@ -109,52 +119,73 @@ async def _start(client: Client, start: Start, settings: OpcUaSettings, namespac
     return ua.NodeId(target.Identifier, target.NamespaceIndex, target.NodeIdType)
 
 
+async def in_parts(asked: Sequence[A], ask: Callable[[Sequence[A]], Awaitable[Sequence[B]]]) -> list[B]:
+    """The answers to many questions, in requests that are halved where the server says that they are too large."""
+    found: list[B] = []
+    size = limits.OPCUA_REQUEST_MAX
+    while len(found) < len(asked):
+        try:
+            found += await ask(asked[len(found) : len(found) + size])
+        except _TOO_LARGE:
+            if size == 1:
+                raise
+            size //= 2
+    return found
+
+
 async def _children(client: Client, parents: Sequence[tuple[str, ua.NodeId]]) -> list[tuple[str, Any]]:
-    """The references downwards of many nodes, each with its parent's path."""
-    found: list[tuple[str, Any]] = []
+    """The references downwards of many nodes, each with its parent's path. One that cannot be browsed is told in the log."""
     session = client.uaclient.session
-    for at in range(0, len(parents), limits.OPCUA_REQUEST_MAX):
-        part = parents[at : at + limits.OPCUA_REQUEST_MAX]
-        ask = ua.BrowseParameters(View=ua.ViewDescription(), RequestedMaxReferencesPerNode=0)
-        ask.NodesToBrowse = [
-            ua.BrowseDescription(
-                NodeId=node,
-                BrowseDirection=ua.BrowseDirection.Forward,
-                ReferenceTypeId=ua.NodeId(ua.ObjectIds.HierarchicalReferences),
-                IncludeSubtypes=True,
-                NodeClassMask=ua.NodeClass.Object | ua.NodeClass.Variable,
-                ResultMask=ua.BrowseResultMask.All,
-            )
-            for _, node in part
-        ]
-        for (path, _), result in zip(part, await session.browse(ask), strict=True):
-            found += [(path, reference) for reference in result.References or ()]
-            point = result.ContinuationPoint
+
+    async def ask(part: Sequence[tuple[str, ua.NodeId]]) -> list[list[Any]]:
+        results = await session.browse(_browsing([node for _, node in part]))
+        found = []
+        for result in results:
+            references, point = [*(result.References or ())], result.ContinuationPoint
             while point:
                 (more,) = await session.browse_next(ua.BrowseNextParameters(ReleaseContinuationPoints=False, ContinuationPoints=[point]))
-                found += [(path, reference) for reference in more.References or ()]
+                more.StatusCode.check()
+                references += more.References or ()
                 point = more.ContinuationPoint
-    return found
+            found.append(references)
+        for n, (one, result) in enumerate(zip(part, results, strict=True)):
+            if result.StatusCode.value == ua.StatusCodes.BadNoContinuationPoints and len(part) > 1:
+                (found[n],) = await ask([one])  # the server had no more of them while the others used them
+            elif not result.StatusCode.is_good():
+                _log.warning(
+                    "%s: what is below %s cannot be browsed (%s)", client.server_url.geturl(), one[0] or one[1], result.StatusCode.name
+                )
+        return found
+
+    children = await in_parts(parents, ask)
+    return [(path, reference) for (path, _), references in zip(parents, children, strict=True) for reference in references]
+
+
+def _browsing(nodes: Sequence[ua.NodeId]) -> ua.BrowseParameters:
+    ask = ua.BrowseParameters(View=ua.ViewDescription(), RequestedMaxReferencesPerNode=0)
+    ask.NodesToBrowse = [
+        ua.BrowseDescription(
+            NodeId=node,
+            BrowseDirection=ua.BrowseDirection.Forward,
+            ReferenceTypeId=ua.NodeId(ua.ObjectIds.HierarchicalReferences),
+            IncludeSubtypes=True,
+            NodeClassMask=ua.NodeClass.Object | ua.NodeClass.Variable,
+            ResultMask=ua.BrowseResultMask.All,
+        )
+        for node in nodes
+    ]
+    return ask
 
 
 async def _history(client: Client, nodes: Sequence[ua.NodeId]) -> list[bool]:
     """Whether the server lets us read the history of each."""
-    found: list[bool] = []
-    for at in range(0, len(nodes), limits.OPCUA_REQUEST_MAX):
-        part = list(nodes[at : at + limits.OPCUA_REQUEST_MAX])
-        levels = await client.uaclient.session.read_attributes(part, ua.AttributeIds.UserAccessLevel)
-        keeps = await client.uaclient.session.read_attributes(part, ua.AttributeIds.Historizing)
-        found += [
-            bool(
-                level.Value
-                and level.Value.Value
-                and level.Value.Value & 1 << ua.AccessLevel.HistoryRead.value
-                and kept.Value
-                and kept.Value.Value
-            )
-            for level, kept in zip(levels, keeps, strict=True)
-        ]
-    return found
+    session = client.uaclient.session
+    levels = await in_parts(nodes, lambda part: session.read_attributes([*part], ua.AttributeIds.UserAccessLevel))
+    keeps = await in_parts(nodes, lambda part: session.read_attributes([*part], ua.AttributeIds.Historizing))
+    return [
+        bool(level.Value and level.Value.Value and level.Value.Value & 1 << ua.AccessLevel.HistoryRead and kept.Value and kept.Value.Value)
+        for level, kept in zip(levels, keeps, strict=True)
+    ]
 
 
 def node_of(text: str, namespaces: Sequence[str]) -> ua.NodeId:

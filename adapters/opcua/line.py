@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 from asyncua import Client, ua
 
-from adapters.opcua.browse import Found, browse, node_of
+from adapters.opcua.browse import Found, browse, in_parts, node_of
 from adapters.opcua.items import aware
-from adapters.opcua.session import GARBLED, TROUBLE, Session, ended, new, remedy, resumed, started
+from adapters.opcua.session import GARBLED, TROUBLE, Session, ended, new, remedy, renew, resumed, started
 from adapters.opcua.settings import OpcUaSettings
 from events.errors import Unavailable
 from hub import limits
@@ -199,9 +199,8 @@ class Line:
         while True:
             await asyncio.sleep(client.secure_channel_timeout * 0.75 / 1000)
             try:
-                await client.open_secure_channel(renew=True)
-                client.uaclient.revolve_security_token()
-            except (OSError, ua.UaError, TimeoutError) as error:
+                await renew(client)
+            except Exception as error:  # noqa: BLE001 as in _receive
                 self._fail(error)
                 return
 
@@ -267,23 +266,25 @@ class Line:
         self._tasks.append(asyncio.create_task(self._receive()))
 
     async def _monitor(self, items: Sequence[tuple[int, str]]) -> list[Watched]:
-        session, s = self._connected().uaclient.session, self.settings
-        said: list[Watched] = []
-        for at in range(0, len(items), limits.OPCUA_REQUEST_MAX):
-            part = items[at : at + limits.OPCUA_REQUEST_MAX]
-            params = ua.CreateMonitoredItemsParameters(SubscriptionId=self.subscription, TimestampsToReturn=ua.TimestampsToReturn.Both)
-            params.ItemsToCreate = [self._item(number, node, s.dead_band) for number, node in part]
-            results = await session.create_monitored_items(params)
-            if s.dead_band is not None:  # only numbers can have one
-                again = [n for n, result in enumerate(results) if not result.StatusCode.is_good()]
-                if again:
-                    params.ItemsToCreate = [self._item(*part[n], None) for n in again]
-                    for n, result in zip(again, await session.create_monitored_items(params), strict=True):
-                        results[n] = result
-            for result in results:
-                why = "" if result.StatusCode.is_good() else str(result.StatusCode.name)
-                said.append(Watched(why, result.RevisedSamplingInterval / 1000, int(result.RevisedQueueSize)))
-        return said
+        results = await in_parts(items, lambda part: self._watch(part, self.settings.dead_band))
+        if self.settings.dead_band is not None:  # only numbers can have one
+            again = [n for n, result in enumerate(results) if not result.StatusCode.is_good()]
+            for n, result in zip(again, await in_parts([items[n] for n in again], lambda part: self._watch(part, None)), strict=True):
+                results[n] = result
+        return [
+            Watched(
+                "" if result.StatusCode.is_good() else str(result.StatusCode.name),
+                result.RevisedSamplingInterval / 1000,
+                int(result.RevisedQueueSize),
+            )
+            for result in results
+        ]
+
+    async def _watch(self, items: Sequence[tuple[int, str]], dead_band: float | None) -> list[Any]:
+        params = ua.CreateMonitoredItemsParameters(SubscriptionId=self.subscription, TimestampsToReturn=ua.TimestampsToReturn.Both)
+        params.ItemsToCreate = [self._item(number, node, dead_band) for number, node in items]
+        found: list[Any] = await self._connected().uaclient.session.create_monitored_items(params)
+        return found
 
     def _item(self, number: int, node: str, dead_band: float | None) -> ua.MonitoredItemCreateRequest:
         s = self.settings

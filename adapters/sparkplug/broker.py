@@ -82,15 +82,8 @@ class Broker:
         *,
         guest: bool = False,
     ) -> None:
-        self.url, self.index, self._settings, self._tls, self._inbox, self._clock, self._guest = (
-            url,
-            index,
-            settings,
-            tls,
-            inbox,
-            clock,
-            guest,
-        )
+        self.url, self.index, self._settings, self._tls = url, index, settings, tls
+        self._inbox, self._clock, self._guest = inbox, clock, guest
         self.client: mqtt.Client | None = None
         self.online = False  # our STATE is there
         self.announced = False  # what that means for the edge nodes was done
@@ -100,7 +93,6 @@ class Broker:
         self._topic = state_topic(settings.host_id)
         self._stamp = 0  # ms, of the will and the birth of this session
         self._birth = 0  # message id of our STATE
-        self._echoed = False  # our STATE came back: what says otherwise is later
         self._started = self._retry = self._beat = 0.0
         self._missing: float | None = None  # monotonic; when the first heartbeat was sent that was not answered
         self._wait_s = limits.RETRY_FIRST_S
@@ -110,7 +102,8 @@ class Broker:
         """Whether it is connected, or still trying to be for the first time."""
         return self.online or (self.client is not None and not self.announced and not self.refused and self._wait_s == limits.RETRY_FIRST_S)
 
-    def start(self) -> None:
+    def start(self, at: datetime) -> None:
+        """Begin a session, whose will and birth say `at`."""
         host, port, secure = address(self.url)
         five = self._settings.mqtt == "5"
         client_id = (self._settings.client_id or f"millwright-{self._settings.host_id}") + (
@@ -130,13 +123,13 @@ class Broker:
         if secure and self._tls is not None:
             client.tls_set_context(self._tls)
         client.connect_timeout = CONNECT_S / 2
-        client.reconnect_delay_set(1, 5)
         if not self._guest:
-            client.on_pre_connect = self._on_pre_connect
+            self._stamp = max(ms_of(at), self._stamp + 1)  # an edge node takes no STATE that is older than the one before
+            client.will_set(self._topic, state(online=False, timestamp=self._stamp), qos=1, retain=True)
         client.on_connect, client.on_connect_fail = self._on_connect, self._on_connect_fail
         client.on_subscribe, client.on_publish, client.on_message = self._on_subscribe, self._on_publish, self._on_message
         client.on_disconnect = self._on_disconnect
-        self.online = self.refused = self._echoed = False
+        self.online = self.refused = False
         self._birth, self._missing = 0, None
         self._started = self._beat = time.monotonic()
         self.client = client
@@ -153,7 +146,7 @@ class Broker:
         client = self.client
         if client is None:
             if now >= self._retry:
-                self.start()
+                self.start(self._clock())
             return
         if self.online and client.is_connected():
             self._wait_s = limits.RETRY_FIRST_S
@@ -199,10 +192,11 @@ class Broker:
             time.sleep(0.005)
         _cut(client)
 
-    def publish(self, topic: str, body: bytes) -> bool:
-        """Whether the client took it: nobody confirms it."""
+    def publish(self, topic: str, body: bytes) -> mqtt.MQTTMessageInfo | None:
+        """Hand a message to the client, which says when it is on the line; nobody confirms it. None while there is no client to take it."""
         client = self.client
-        return client is not None and client.publish(topic, body, qos=0, retain=False).rc == mqtt.MQTT_ERR_SUCCESS
+        info = None if client is None else client.publish(topic, body, qos=0, retain=False)
+        return info if info is not None and info.rc == mqtt.MQTT_ERR_SUCCESS else None
 
     def _subscribe(self, client: mqtt.Client, topics: Sequence[str]) -> None:
         if self._settings.mqtt == "5":
@@ -211,12 +205,6 @@ class Broker:
             client.subscribe([(topic, 1) for topic in topics])
 
     # -- paho's thread: nothing here may raise
-
-    def _on_pre_connect(self, client: mqtt.Client, data: Any) -> None:
-        if client is not self.client:
-            return
-        self._stamp = max(ms_of(self._clock()), self._stamp + 1)  # an edge node takes no STATE that is older than the one before
-        client.will_set(self._topic, state(online=False, timestamp=self._stamp), qos=1, retain=True)
 
     def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if client is not self.client:
@@ -230,9 +218,10 @@ class Broker:
         self._subscribe(client, [self._topic, *self._settings.filters])
 
     def _on_connect_fail(self, client: mqtt.Client, data: Any) -> None:
+        client.loop_stop()  # it is tried again by a client of its own, whose will is of its own time
         if client is self.client:
             self.trouble = (
-                f"{self.url}: the broker cannot be reached: start it, or correct brokers; with TLS, look at its certificate and ca_file"
+                f"{self.url}: the broker cannot be reached: start it, or correct brokers; with TLS, look at its certificate and authority"
             )
             self.refused = True
 
@@ -270,19 +259,18 @@ class Broker:
         self._missing = None  # behind a long row of messages an answer may be late
         if bytes(message._topic).startswith(b"spBv1.0/STATE/") and not self._guest:
             client.ack(message.mid, message.qos)
-            if bytes(message._topic) == self._topic.encode() and client is self.client:
-                self._own_state(client, bytes(message.payload))
+            if bytes(message._topic) == self._topic.encode() and client is self.client and self._birth and not message.retain:
+                self._own_state(client, bytes(message.payload))  # a retained one is from before our subscription: our birth replaces it
             return
         self._inbox.put(self, client, message)
 
     def _own_state(self, client: mqtt.Client, body: bytes) -> None:
+        """What anybody says of us: that we are offline is not left standing, also where it overtakes our own birth."""
         try:
-            online, stamp = state_of(body)
+            online = state_of(body)[0]
         except Refused:
-            online, stamp = False, 0  # nobody else may write here: what is there now is no STATE
-        if online and stamp == self._stamp:
-            self._echoed = True
-        elif self._echoed and not online:
+            online = False  # nobody else may write here: what is there now is no STATE
+        if not online:
             self._say_online(client)
 
 

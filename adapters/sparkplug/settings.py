@@ -9,7 +9,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from adapters.formats.sparkplug import NAMESPACE, identifier
-from events.errors import Refused, Unavailable
+from events.errors import Refused
+from hub.tls import client_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,13 @@ class SparkplugSettings:
     host_id: str
     groups: Sequence[str] = ()
     primary: bool = True
-    reorder_s: float = 2.0
+    reorder_s: float = 5.0
     history_reach_s: float = 0.0
     mqtt: Literal["3.1.1", "5"] = "3.1.1"
     client_id: str = ""
     username: str | None = None
     password_env: str | None = None
-    ca_file: Path | None = None
+    authority: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
 
@@ -71,15 +72,7 @@ def address(url: str) -> tuple[str, int, bool]:
 
 
 def tls_of(settings: SparkplugSettings) -> ssl.SSLContext | None:
-    """What the brokers are trusted by, and what we show them. Raises `Unavailable`."""
+    """What the brokers are trusted by, and what we show them; None where none of them speaks TLS. Raises `Unavailable`."""
     if not any(address(url)[2] for url in settings.brokers):
         return None
-    try:
-        tls = ssl.create_default_context(cafile=settings.ca_file)
-        if settings.certificate is not None:
-            tls.load_cert_chain(settings.certificate, settings.key)
-    except (OSError, ssl.SSLError) as error:
-        raise Unavailable(
-            f"the certificates of the Sparkplug host cannot be read ({error}): correct ca_file, certificate or key"
-        ) from error
-    return tls
+    return client_context(settings.authority, settings.certificate, settings.key)

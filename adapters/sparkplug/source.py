@@ -2,8 +2,9 @@
 
 import hashlib
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ import paho.mqtt.client as mqtt
 from adapters.formats.sparkplug import NAMESPACE, REBIRTH, Metric, Payload, Topic, decode, encode, metric_of, state_topic, topic_of
 from adapters.formats.sparkplug_message import Message
 from adapters.formats.sparkplug_node import EdgeNode
-from adapters.formats.sparkplug_values import DataType, type_of
+from adapters.formats.sparkplug_values import DataType, type_of, written
 from adapters.sparkplug.broker import CONNECT_S, Broker, Inbox, ms_of
 from adapters.sparkplug.settings import SparkplugSettings, tls_of
 from events.errors import Refused, Unavailable
@@ -21,6 +22,7 @@ from hub import limits
 from hub.intake.readings import Observed
 
 CHECK_S = 3.0  # `check` listens this long
+SENT_S = 2.0  # for a command to be on the line
 _log = logging.getLogger(__name__)
 
 
@@ -35,7 +37,7 @@ class SparkplugSource:
         self._known: set[str] = set()  # nodes that are remembered
         self._touched: dict[EdgeNode, None] = {}  # those that may have something to say, in order
         self._ask_s: float | None = None  # monotonic; nodes that are still lost then are asked for a birth
-        self._full = False
+        self._busy = threading.Lock()  # over nodes and brokers; not while it is waited for messages
 
     @property
     def name(self) -> str:
@@ -45,17 +47,13 @@ class SparkplugSource:
         """Connect, and be online at one broker at least; the others are tried again while it runs. Raises `Unavailable`."""
         self.close()
         now, self._inbox = time.monotonic(), Inbox()
-        self._nodes, self._touched, self._known = {}, {}, set()
-        for producer in msgspec.msgpack.decode(remembered(self._index) or msgspec.msgpack.encode([]), type=list[str]):
-            node = self._node(*producer.split("/"))
-            if node.remember(remembered):
-                node.lost(self._clock(), now)
-                self._nodes[producer], self._touched[node] = node, None
-                self._known.add(producer)
+        with self._busy:
+            self._recall(remembered, now)
         tls = tls_of(self._settings)
         self._brokers = [Broker(url, n, self._settings, tls, self._inbox, self._clock) for n, url in enumerate(self._settings.brokers)]
+        at = self._clock()  # one moment for all of them, whichever is connected to first
         for broker in self._brokers:
-            broker.start()
+            broker.start(at)
         while time.monotonic() < now + CONNECT_S and not any(broker.online for broker in self._brokers):
             if all(broker.refused for broker in self._brokers):
                 break
@@ -70,17 +68,20 @@ class SparkplugSource:
         if not self._brokers:
             raise Unavailable(f"{self.name} is not connected: open it first")
         now = time.monotonic()
-        self._tend(now)
-        due = [node.due() for node in self._nodes.values()] + [self._ask_s]
+        with self._busy:
+            self._tend(now)
+            due = [node.due() for node in self._nodes.values()] + [self._ask_s]
         until = min([now + wait_s, *(time for time in due if time is not None)])
         readings = 0
         while readings < limit:
             item = self._inbox.get(max(0.0, until - time.monotonic()) if not self._touched else 0.0)
             if item is None:
                 break
-            readings += self._take(*item)
-        self._expire(time.monotonic())
-        observed = self._collect()
+            with self._busy:
+                readings += self._take(*item)
+        with self._busy:
+            self._expire(time.monotonic())
+            observed = self._collect()
         if not observed and not any(broker.alive for broker in self._brokers):
             trouble = "; ".join(broker.trouble or f"{broker.url}: the connection is lost" for broker in self._brokers)
             self.close()
@@ -99,7 +100,7 @@ class SparkplugSource:
         for n, url in enumerate(self._settings.brokers):
             inbox = Inbox()
             broker = Broker(url, n, self._settings, tls_of(self._settings), inbox, self._clock, guest=True)
-            broker.start()
+            broker.start(self._clock())
             until = time.monotonic() + CONNECT_S
             while not broker.online and not broker.refused and time.monotonic() < until:
                 time.sleep(0.01)
@@ -120,28 +121,57 @@ class SparkplugSource:
             )
         return said
 
-    def command(self, group: str, node: str, values: Mapping[str, Any], device: str | None = None) -> None:
-        """Write metrics of an edge node (NCMD) or of its device (DCMD), by the names of the birth. Called on the thread that calls `receive`.
+    def devices(self, of: str = "") -> list[dict[str, Any]]:
+        """What is known of each edge node and device, as `EdgeNode.now` says it. From any thread."""
+        with self._busy:
+            return [row for node in self._nodes.values() for row in node.now(of)]
 
-        Raises `Refused` for a metric that no birth named or a value that is none of its type, `Unavailable` while the node cannot be reached. A
-        command may be lost on its way: that it was followed shows in the data that come.
+    def command(self, tag: str, value: Any, by: str) -> str:
+        """Write a metric of an edge node (NCMD) or of its device (DCMD); the topic that it went out on. From any thread.
+
+        `tag` is the name that its readings have, `value` one of its type, or as text. Raises `Refused` for a metric that no birth named or a value that
+        is none of its type, `Unavailable` while the node cannot be reached. Nothing is sent later: a command goes out at once or not at all. It may
+        be lost on its way all the same; that it was followed shows in the data that come.
         """
-        if not self._settings.primary:
-            raise Refused(f"the host {self._settings.host_id} only listens: set primary to send commands")
-        known = self._nodes.get(f"{group}/{node}")
+        group, node, device, name = [*tag.split("/", 3), "", "", ""][:4]
+        if not name:
+            raise Refused(
+                f"{tag[:200]!r} names no metric: write GROUP/NODE/DEVICE/METRIC, or GROUP/NODE//METRIC for one of the edge node itself"
+            )
         where = f"{group}/{node}" + (f"/{device}" if device else "")
-        if known is None or known.status != "online" or (found := known.devices.get(device or "")) is None or not found.online:
-            raise Unavailable(f"{where} is not online: wait for its birth")
-        metrics = []
-        for name, value in values.items():
-            if (tag := found.tags.get(name)) is None:
+        with self._busy:
+            if not self._settings.primary:
+                raise Refused(f"the host {self._settings.host_id} only listens: set primary to send commands")
+            known = self._nodes.get(f"{group}/{node}")
+            if known is None or known.status != "online" or (found := known.devices.get(device)) is None or not found.online:
+                raise Unavailable(f"{where} is not online: wait for its birth")
+            if (told := found.tags.get(name)) is None:
                 raise Refused(f"{where} has no metric {name!r}: its birth names {', '.join(sorted(found.tags)[:20])}")
-            by = {"alias": tag.alias} if tag.alias is not None and name != REBIRTH else {"name": name}
-            metrics.append(metric_of(value, type_of(tag.type or 0), timestamp=self._ms(), **by))
-        if not self._publish(known, Topic("DCMD" if device else "NCMD", group, node, device), metrics):
-            raise Unavailable(f"the command for {where} could not be sent: its broker is not connected")
+            kind = type_of(told.type or 0)
+            named = {"alias": told.alias} if told.alias in found.aliases and name != REBIRTH else {"name": name}
+            metric = metric_of(written(kind, value) if isinstance(value, str) else value, kind, timestamp=self._ms(), **named)
+            topic = Topic("DCMD", group, node, device) if device else Topic("NCMD", group, node)
+            _log.info("Sparkplug: %s writes %s = %r, on %s", by, tag, value, topic, extra={"whole": True})
+            sent = self._publish(known, topic, metric)
+        for one in sent:
+            one.wait_for_publish(SENT_S)
+        if not any(one.is_published() for one in sent):
+            _log.warning("Sparkplug: what %s wrote to %s was not taken by the connection", by, tag, extra={"whole": True})
+            raise Unavailable(
+                f"the command for {where} was not taken by the connection to its broker, and may not have been sent: look at the device"
+            )
+        return str(topic)
 
     # -- inside
+
+    def _recall(self, remembered: Callable[[str], bytes | None], now: float) -> None:
+        self._nodes, self._touched, self._known = {}, {}, set()
+        for producer in msgspec.msgpack.decode(remembered(self._index) or msgspec.msgpack.encode([]), type=list[str]):
+            node = self._node(*producer.split("/"))
+            if node.remember(remembered):
+                node.lost(self._clock(), now)
+                self._nodes[producer], self._touched[node] = node, None
+                self._known.add(producer)
 
     def _node(self, group: str, node: str) -> EdgeNode:
         settings = self._settings
@@ -165,7 +195,8 @@ class SparkplugSource:
             payload = decode(bytes(message.payload))
             node = self._nodes.get(f"{topic.group}/{topic.node}") or self._welcome(topic)
             if node is not None and topic.kind.endswith("BIRTH"):
-                self._make_room(len(payload.metrics))
+                before = node.devices.get(topic.device or "")
+                self._make_room(len(payload.metrics) - (len(before.tags) if before else 0))
         except Refused as error:
             _log.warning("Sparkplug: %s (%s)", error, topic_text(message)[:200])
             done()
@@ -230,9 +261,7 @@ class SparkplugSource:
         for node in self._touched:
             if node.rebirth:
                 node.rebirth = False
-                self._publish(
-                    node, Topic("NCMD", node.group, node.node), [metric_of(True, DataType.Boolean, REBIRTH, timestamp=self._ms())]
-                )
+                self._publish(node, Topic("NCMD", node.group, node.node), metric_of(True, DataType.Boolean, REBIRTH, timestamp=self._ms()))
             if (observed := node.collect()) is None:
                 continue
             if node.producer not in self._known:
@@ -242,12 +271,11 @@ class SparkplugSource:
         self._touched = {}
         return found
 
-    def _publish(self, node: EdgeNode, topic: Topic, metrics: Sequence[Metric]) -> bool:
-        """To the broker that the node is at, or to all while that is not known."""
-        body = encode(Payload(self._ms(), None, metrics))
+    def _publish(self, node: EdgeNode, topic: Topic, metric: Metric) -> list[mqtt.MQTTMessageInfo]:
+        """To the broker that the node is at, or to all while that is not known; what they were handed."""
+        body = encode(Payload(self._ms(), None, [metric]))
         at = [broker for broker in self._brokers if broker.online and (node.status != "online" or broker.index == node.broker)]
-        sent = [broker.publish(str(topic), body) for broker in at]
-        return any(sent)
+        return [info for broker in at if (info := broker.publish(str(topic), body)) is not None]
 
     def _ms(self) -> int:
         return ms_of(self._clock())

@@ -3,7 +3,8 @@
 Messages of one level and logger that differ only in words with digits in them are of one kind. The first of a kind is written at once. What
 repeats it is counted, and told by a line with the same `entry`, the newest message, `first` and `times`, after 1 s, 2 s, 4 s, … at most once a
 minute and at the end: a million repetitions are one entry, and `times` in its last line is their number. After a quiet time a kind begins
-anew. Kinds beyond `limits.LOG_KINDS_MAX` share an entry a level. A process that is killed loses what it counted since the last line.
+anew. What a person did (a record with `whole`) is of a kind with its very words only. Kinds beyond `limits.LOG_KINDS_MAX` share an entry a
+level. A process that is killed loses what it counted since the last line.
 
 `writing` takes all there is in a process: logging, warnings, uncaught exceptions, and what libraries print. What C code writes by itself
 goes into the same file as it is. The supervisor bounds the file.
@@ -70,7 +71,7 @@ class Lines(logging.Handler):
             text += "\n" + logging.Formatter().formatException(record.exc_info)
         level, now = record.levelname.lower(), self._clock()
         telemetry.LOGGED.labels(level).inc()
-        key = (level, record.name, template(text))
+        key = (level, record.name, shortened(text) if getattr(record, "whole", False) else template(text))
         if key not in self._kinds and not self._room(now):
             key, text = (level, "", _SHARED), _SHARED + text
         text = shortened(text)

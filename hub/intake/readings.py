@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Value = bool | int | float | str | None
 Quality = Literal["good", "uncertain", "bad"]
@@ -115,4 +115,17 @@ class ReadingSource(Protocol):
 
     def check(self) -> Sequence[str]:
         """Try the connection and say what is there, a line each, for `hub edge check`. Raises `Unavailable` naming the remedy."""
+        ...
+
+
+@runtime_checkable
+class Commandable(ReadingSource, Protocol):
+    """A source whose devices take commands; both may be called from any thread."""
+
+    def devices(self, of: str = "") -> Sequence[Mapping[str, Any]]:
+        """Devices whose name begins with `of`: device, status, since, metrics (how many), and if `of` names some, tags: tag, type, value, quality, at."""
+        ...
+
+    def command(self, tag: str, value: Any, by: str) -> str:
+        """Write a value (of the tag's type, or as text) to a tag, at `by`'s word; where it went. At once or not at all. Raises `Refused`, `Unavailable`."""
         ...

@@ -6,6 +6,7 @@
 import asyncio
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from asyncua import Server, ua
+from asyncua.common.connection import SecureConnection
 from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.user_managers import UserManager
 
@@ -38,6 +40,17 @@ class _Users(UserManager):  # type: ignore[misc]  # the library's classes have n
         return User(role=UserRole.User, name=username) if (username, password) == (self._name, self._password) else None
 
 
+def _short_lived(most_ms: int) -> None:
+    """Grant secure channels no longer than this; the library grants what is asked for."""
+    open_ = SecureConnection.open
+
+    def granted(self: Any, params: Any, server: Any) -> Any:
+        params.RequestedLifetime = min(params.RequestedLifetime, most_ms)
+        return open_(self, params, server)
+
+    SecureConnection.open = granted
+
+
 class _Plant:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
@@ -51,7 +64,9 @@ class _Plant:
         await server.init()
         server.set_endpoint(f"opc.tcp://{HOST}:{s['port']}/plant")
         server.set_server_name("Contract plant")
-        policy = ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt if s.get("certificate") else ua.SecurityPolicyType.NoSecurity
+        policy = ua.SecurityPolicyType.NoSecurity
+        if s.get("certificate"):
+            policy = ua.SecurityPolicyType[f"Basic256Sha256_{s.get('mode', 'SignAndEncrypt')}"]
         server.set_security_policy([policy])
         if s.get("user"):
             server.set_identity_tokens([ua.UserNameIdentityToken])
@@ -59,6 +74,8 @@ class _Plant:
             await server.set_application_uri("urn:plant.example:server")
             await server.load_certificate(Path(s["certificate"]))
             await server.load_private_key(Path(s["key"]))
+        if s.get("lifetime_ms"):
+            _short_lived(s["lifetime_ms"])
         if s.get("unacknowledged"):
             server.iserver.max_unacked_messages_per_subscription = s["unacknowledged"]
         if s.get("history_page"):
@@ -172,9 +189,15 @@ class _Plant:
 class PlantServer:
     """The process. `settings`: port, history, history_count, before (namespaces before ours), certificate, key, user, password, …"""
 
-    def __init__(self, log: Path, argv: Sequence[str] = (sys.executable, "-m", "tests.contract.opcua_plant"), **settings: Any) -> None:
+    def __init__(
+        self,
+        log: Path,
+        argv: Sequence[str] = (sys.executable, "-m", "tests.contract.opcua_plant"),
+        environment: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
         self.settings = {"port": free_port(), **settings}
-        self._log, self._argv = log, list(argv)
+        self._log, self._argv, self._environment = log, list(argv), {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -196,7 +219,9 @@ class PlantServer:
         self.settings |= changed
         argv = [*self._argv, json.dumps(self.settings)]
         with self._log.open("a") as log:
-            self._process = subprocess.Popen(argv, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+            self._process = subprocess.Popen(
+                argv, cwd=_ROOT, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
         assert self._answer() == {"ready": True}
 
     def kill(self) -> None:

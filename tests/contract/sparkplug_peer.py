@@ -176,6 +176,7 @@ class Tap:
         self._lock = threading.Lock()
         self.open = True
         self.silent = False  # accept and pass nothing on
+        self.answer: Callable[[Packet], bytes] = lambda packet: b""  # what the host hears before its packet reaches the broker
         threading.Thread(target=self._serve, daemon=True).start()
 
     @property
@@ -225,6 +226,7 @@ class Tap:
                 continue
             try:
                 far = socket.create_connection((HOST, self._to), 5)
+                far.settimeout(None)
             except OSError:
                 line.close()
                 continue
@@ -245,7 +247,10 @@ class Tap:
                     kind = _KINDS.get(flags >> 4, str(flags >> 4))
                     if kind == "CONNECT":
                         version[0] = body[6]
-                    self.packets.append(Packet(session, up, kind, time.monotonic(), flags & 15, body, version[0]))
+                    packet = Packet(session, up, kind, time.monotonic(), flags & 15, body, version[0])
+                    self.packets.append(packet)
+                    if up and (said := self.answer(packet)):
+                        source.sendall(said)
                 while self.silent:
                     time.sleep(0.02)
                 target.sendall(more)

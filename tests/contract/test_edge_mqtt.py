@@ -143,7 +143,7 @@ def test_nothing_is_acknowledged_before_it_is_durable_and_then_all_is(
             until(lambda: tap.acknowledged == durable)  # noqa: B023
     finally:
         points.arm(None)
-    time.sleep(0.2)  # from the tap to the broker
+    time.sleep(1)  # from the tap to the broker
     loop._close()
     assert made.held(CLIENT, version) == []
 

@@ -1,5 +1,6 @@
 """OPC UA against node-opcua, which shares nothing with asyncua: our source against its server, and its client against our simulated machines."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from events.errors import Unavailable
 from tests.contract.opcua_plant import PlantServer
 from tests.contract.reading_suite import Edge, ReadingLaws, edge  # noqa: F401 the fixture
 from tests.contract.tcp_proxy import Proxy
-from tests.contract.test_opcua import Line1, of_way
+from tests.contract.test_opcua import Line1, of_way, settings
 from tests.contract.test_opcua_cuts import cut
-from tests.contract.test_opcua_ways import PASSWORD, USER, VARIABLE, pair, secure
+from tests.contract.test_opcua_ways import PASSWORD, USER, VARIABLE, behind, pair, renewed_while_values_flow, secure
 from tests.peers.npm import node, peer
 
 
@@ -28,8 +29,8 @@ def ways(
 ) -> Iterator[tuple[str, PlantServer, Proxy]]:
     """A server of each kind, shared by the laws."""
     way, folder = str(request.param), tmp_path_factory.mktemp("node-opcua")
-    settings = {"pki": str(folder / "pki"), "history": "history" in way}
-    with PlantServer(folder / "plant.log", program, **settings) as server, Proxy(server.port) as proxy:
+    given: dict[str, Any] = {"pki": str(folder / "pki"), "history": "history" in way}
+    with PlantServer(folder / "plant.log", program, **given) as server, Proxy(server.port) as proxy:
         yield way, server, proxy
 
 
@@ -40,6 +41,31 @@ def plant(ways: tuple[str, PlantServer, Proxy]) -> Line1:
 
 class TestLaws(ReadingLaws):
     """Against a server that keeps a subscription through a cut, and one that forgets it, without and with numbers and history."""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"limits": {"maxNodesPerBrowse": 5}},
+        {"limits": {"maxNodesPerRead": 5}},
+        {"limits": {"maxMonitoredItemsPerCall": 5}},
+        {"references": 7, "points": 1},  # three folders that have more need a continuation point each
+    ],
+    ids=["browse", "read", "watch", "continue"],
+)
+def test_a_server_that_takes_few_nodes_in_a_request_is_read_whole(program: list[str], tmp_path: Path, given: dict[str, Any]) -> None:
+    with PlantServer(tmp_path / "plant.log", program, pki=str(tmp_path / "pki"), **given) as server:
+        folders = ("A", "B", "C")
+        for folder in folders:
+            server.do("add_many", names=10, below=folder)
+        source = OpcUaSource(settings(server.port))
+        source.open(lambda name: None)
+        found: set[str] = set()
+        until = time.monotonic() + 20
+        while len(found) < 32 and time.monotonic() < until:
+            found |= {reading.tag for one in source.receive(500, 0.2) for reading in one.readings}
+        source.close()
+    assert found == {"Line1/Count", "Line1/Idle", *(f"Line1/{folder}/V{n}" for folder in folders for n in range(10))}
 
 
 def test_the_overflow_bit_of_the_servers_queue_is_a_gap(program: list[str], tmp_path: Path) -> None:
@@ -57,8 +83,8 @@ def test_the_overflow_bit_of_the_servers_queue_is_a_gap(program: list[str], tmp_
 
 
 def test_history_that_does_not_reach_back_is_a_gap(program: list[str], tmp_path: Path) -> None:
-    settings = {"pki": str(tmp_path / "pki"), "history": True, "history_count": 15}
-    with PlantServer(tmp_path / "plant.log", program, **settings) as server, Proxy(server.port) as proxy:
+    given: dict[str, Any] = {"pki": str(tmp_path / "pki"), "history": True, "history_count": 15}
+    with PlantServer(tmp_path / "plant.log", program, **given) as server, Proxy(server.port) as proxy:
         plant = Line1(server, proxy, forgets=True)
         edge = Edge(plant)
         said = cut(plant, edge)
@@ -74,7 +100,7 @@ def test_signed_and_encrypted_with_user_and_password(
     """node-opcua compares our certificate's application URI, trusts nobody whom it was not told to, and may tell strangers nothing (`hidden`)."""
     ours, other = (pair(tmp_path, name, f"urn:plant.example:{name}", pem=False) for name in ("hub", "other"))
     monkeypatch.setenv(VARIABLE, PASSWORD)
-    given = {
+    given: dict[str, Any] = {
         "pki": str(tmp_path / "pki"),
         "security": True,
         "strict": True,
@@ -100,6 +126,22 @@ def test_signed_and_encrypted_with_user_and_password(
         monkeypatch.setenv(VARIABLE, "wrong")
         with pytest.raises(Unavailable, match=f"does not let the user {USER} in"):
             OpcUaSource(secure(proxy.port, keys)).open(lambda name: None)
+
+
+def test_a_channel_that_lives_shortly_is_renewed_while_values_flow(
+    program: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """node-opcua closes a channel whose keys are over; its clock is a day behind."""
+    monkeypatch.setenv(VARIABLE, PASSWORD)
+    given: dict[str, Any] = {"pki": str(tmp_path / "pki"), "security": True, "user": USER, "password": PASSWORD, "lifetime_ms": 2500}
+    with PlantServer(tmp_path / "plant.log", program, behind(tmp_path, 86400), **given) as server, Proxy(server.port) as proxy:
+        plant = Line1(server, proxy)
+        keys = {
+            "server": (tmp_path / "pki" / "own" / "certs" / "certificate.pem", None),
+            "hub": pair(tmp_path, "hub", "urn:plant.example:hub"),
+        }
+        plant.source = lambda: OpcUaSource(secure(proxy.port, keys))  # type: ignore[method-assign]
+        renewed_while_values_flow(plant, 8.0)
 
 
 def test_values_of_all_types_are_exact(program: list[str], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import math
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,14 @@ from events.canonical import loads
 from events.errors import Refused, Unavailable
 from hub.intake.edge_document import EdgeDocument
 from hub.intake.readings import Reading
+from tests.conftest import need
 from tests.contract.opcua_plant import URI, PlantServer
 from tests.contract.opcua_types import CASES
 from tests.contract.reading_suite import Edge
 from tests.contract.tcp_proxy import Proxy
 from tests.contract.test_opcua import Line1, line1, settings
+from tests.crash.clock import Clock, library
+from tests.crash.ground import Missing
 
 USER, PASSWORD, VARIABLE = "hub@line 1", "p@ss/w:rd%41 ü", "TEST_OPCUA_PASSWORD"
 
@@ -103,6 +107,46 @@ def test_signed_and_encrypted_with_user_and_password(
         assert edge.numbers == said
         assert not edge.gaps
         assert secured.do("sessions") == 1
+
+
+def behind(folder: Path, seconds: int) -> dict[str, str]:
+    """The environment of a server whose clock is so far behind."""
+    try:
+        clock = Clock(library(folder), folder / "clock.offset")
+    except Missing as error:
+        need("gcc", str(error))
+    clock.set(-seconds)
+    return clock.environment
+
+
+def renewed_while_values_flow(plant: Line1, seconds: float) -> None:
+    """Values in all that time come once, over one line."""
+    edge = Edge(plant)
+    edge.open()
+    lines, said = plant.proxy.connections, list[int]()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        said += plant.say(5)
+        edge.keep(edge.receive(wait_s=0.0))
+    edge.until(lambda: said[-1] in edge.numbers[-1:])
+    edge.close()
+    assert edge.numbers == said
+    assert not edge.gaps
+    assert plant.proxy.connections == lines
+
+
+@pytest.mark.parametrize("mode", ["Sign", "SignAndEncrypt"])
+def test_a_channel_that_lives_shortly_is_renewed_while_values_flow(
+    tmp_path: Path, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Also where the server's clock is a day behind."""
+    monkeypatch.setenv(VARIABLE, PASSWORD)
+    certificate, key = map(str, keys["plant"])
+    given: dict[str, Any] = {"certificate": certificate, "key": key, "user": USER, "password": PASSWORD, "mode": mode, "lifetime_ms": 1000}
+    with PlantServer(tmp_path / "plant.log", environment=behind(tmp_path, 86400), **given) as server, Proxy(server.port) as proxy:
+        plant = Line1(server, proxy)
+        plant.source = lambda: OpcUaSource(secure(proxy.port, keys, mode=mode))  # type: ignore[method-assign]
+        renewed_while_values_flow(plant, 4.0)
 
 
 @pytest.mark.parametrize(

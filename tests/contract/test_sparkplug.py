@@ -344,7 +344,7 @@ def test_a_host_that_is_not_primary_only_listens(broker: Mosquitto, tap: Tap) ->
     edge.birth()
     running.until(lambda: running.values(TAG))
     with pytest.raises(Refused, match="only listens"):
-        running.source.command("G1", "E1", {"count": 1})
+        running.source.command("G1/E1//count", 1, "a test")
     running.source.close()
     assert {p.topic for p in tap.sent("PUBLISH")} == {STATE}
     edge.observer.close()
@@ -353,17 +353,32 @@ def test_a_host_that_is_not_primary_only_listens(broker: Mosquitto, tap: Tap) ->
 def test_commands_that_cannot_be_sent_are_refused(born: tuple[Running, Edge]) -> None:
     running, edge = born
     with pytest.raises(Unavailable, match="G1/E2 is not online"):
-        running.source.command("G1", "E2", {"count": 1})
+        running.source.command("G1/E2//count", 1, "a test")
     with pytest.raises(Refused, match="no metric 'Count': its birth names Node Control/Rebirth, count"):
-        running.source.command("G1", "E1", {"Count": 1})
+        running.source.command("G1/E1//Count", 1, "a test")
     with pytest.raises(Refused, match="is no Int64"):
-        running.source.command("G1", "E1", {"count": 1 << 63})
+        running.source.command("G1/E1//count", 1 << 63, "a test")
     with pytest.raises(Refused, match="is no Int64"):
-        running.source.command("G1", "E1", {"count": True})
+        running.source.command("G1/E1//count", "true", "a test")
     edge.die()
     running.until(lambda: running.source._nodes["G1/E1"].status == "offline")
     with pytest.raises(Unavailable, match="is not online"):
-        running.source.command("G1", "E1", {"count": 1})
+        running.source.command("G1/E1//count", 1, "a test")
+
+
+def test_a_command_to_a_broker_that_has_just_gone_is_refused(
+    born: tuple[Running, Edge], broker: Mosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    running, edge = born
+    broker.stop()
+    until = time.monotonic() + WAIT_S
+    while (client := running.source._brokers[0].client) is not None and client.is_connected():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    with pytest.raises(Unavailable, match="may not have been sent"):  # the host has not looked at its connections yet
+        running.source.command("G1/E1//count", 7, "a test")
+    assert "what a test wrote to G1/E1//count was not taken by the connection" in caplog.text
+    assert not edge.commands
 
 
 def test_more_nodes_and_metrics_than_there_is_room_for_are_refused_loudly(
@@ -379,6 +394,10 @@ def test_more_nodes_and_metrics_than_there_is_room_for_are_refused_loudly(
     edges[0].devices = {"D1": {"a": (INT64, 1), "b": (INT64, 1)}}
     edges[0].device_birth("D1")
     running.run(0.5)
+    assert not running.values("G1/E1/D1/a")
+    edges[0].metrics["count"] = (INT64, 5)
+    edges[0].birth(only="NBIRTH")  # what it tells is not counted twice
+    running.until(lambda: 5 in running.values(TAG))
     assert "more than 1 edge nodes: name the groups that are wanted" in caplog.text
     assert "more than 3 metrics" in caplog.text
     running.source.close()
@@ -429,7 +448,7 @@ def test_a_node_that_moves_to_another_broker_stays_one_producer(brokers: list[Mo
     assert running.source._nodes["G1/E1"].status == "online"
     assert {one.producer for one in running.observed} == {"G1/E1"}
     assert [n for n in running.values(TAG) if n] == sorted(n for n in running.values(TAG) if n)
-    running.source.command("G1", "E1", {"count": 9})  # goes where the node is now
+    running.source.command("G1/E1//count", 9, "a test")  # goes where the node is now
     end = time.monotonic() + WAIT_S
     while not edge.commands and time.monotonic() < end:
         time.sleep(0.01)
@@ -578,11 +597,12 @@ def test_a_javascript_edge_node_is_understood_and_understands(broker: Mosquitto)
             running.step(0.0)
         running.until(lambda: 299 in running.values("Plant/JS/Press/delta"))
         assert running.values("Plant/JS/Press/delta")[-300:] == list(range(300))
-        running.source.command("Plant", "JS", {"force": 2.5, "delta": -7}, "Press")
-        js.until(lambda: any("dcmd" in one for one in js.said))
-        (written,) = [one for one in js.said if "dcmd" in one]
-        assert written["device"] == "Press"
-        assert [(m["alias"], m["value"]) for m in written["dcmd"]] == [("4", 2.5), ("2", -7)]
+        running.source.command("Plant/JS/Press/force", "2.5", "a test")
+        running.source.command("Plant/JS/Press/delta", -7, "a test")
+        js.until(lambda: len([one for one in js.said if "dcmd" in one]) == 2)
+        written = [one for one in js.said if "dcmd" in one]
+        assert {one["device"] for one in written} == {"Press"}
+        assert [(m["alias"], m["value"]) for one in written for m in one["dcmd"]] == [("4", 2.5), ("2", -7)]
         js.do("dead")
         running.until(lambda: [r for r in running.readings if r.tag == "Plant/JS/Press/serial"][-1].quality == "bad")
         assert not running.gaps

@@ -32,13 +32,13 @@ def test_both_sides_show_who_they_are(mosquitto: str, tmp_path: Path) -> None:
     ]
     broker = Mosquitto(mosquitto, tmp_path / "mosquitto", *lines)
     mine = {"certificate": file, "key": tmp_path / "broker.key"}  # signed by itself, and so by what the broker trusts
-    running = _host(broker.port, ca_file=file, **mine).open()
+    running = _host(broker.port, authority=file, **mine).open()
     running.run(0.2)
     running.source.close()
     for wrong in (
-        {"ca_file": other, **mine},
-        {"ca_file": file},
-        {"ca_file": file, "certificate": other, "key": tmp_path / "other" / "broker.key"},
+        {"authority": other, **mine},
+        {"authority": file},
+        {"authority": file, "certificate": other, "key": tmp_path / "other" / "broker.key"},
     ):
         with pytest.raises(Unavailable, match=r"certificate|ended the connection"):
             _host(broker.port, **wrong).open()
@@ -46,7 +46,7 @@ def test_both_sides_show_who_they_are(mosquitto: str, tmp_path: Path) -> None:
 
 
 def test_certificates_that_are_not_there_are_named(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match=r"cannot be read .*: correct ca_file, certificate or key"):
-        _host(1, ca_file=tmp_path / "none.pem").open()
+    with pytest.raises(Unavailable, match=r"none.pem cannot be used .*: name the PEM file of the authority"):
+        _host(1, authority=tmp_path / "none.pem").open()
     with pytest.raises(Refused, match="name both or none"):
         _host(1, key=tmp_path / "key")

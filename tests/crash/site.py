@@ -26,6 +26,7 @@ from tests.crash.report import Found
 
 PUBLISHING_S = 0.2  # of OPC UA
 DRAINED_S = 600.0  # of a whole run, whose broker holds what it could not hand over between kills
+SETTLED_S = 8.0
 LIVE = 50  # entries that may wait at any moment while readings come
 QUIET_S = 7.0  # live traffic at the end, after which a node that stored and forwarded is known to have sent all
 READINGS = "equipment.readings_recorded"
@@ -116,12 +117,12 @@ class Site:
             self.found.evidence.append(f"not drained {when}: {self.edges.status()}")
 
     def until_settled(self, when: str) -> None:
-        """Wait until nothing more comes from an edge that is drained: it may be about to get more from its broker."""
-        came = -1
-        while came != (now := self.access.head()):
+        """Wait until nothing more comes from an edge that is drained, for so long that no pull takes longer: its broker may hold much for it."""
+        came: tuple[int, int] | None = None
+        while came != (now := (self.access.head(), sum(one["taken"] for one in self.edges.status().get("sources", [])))):
             came = now
             self.until_drained(when)
-            time.sleep(2)
+            time.sleep(SETTLED_S)
 
     def rest(self) -> None:
         """Nothing happens any more: line and broker are there."""

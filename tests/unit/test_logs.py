@@ -92,6 +92,17 @@ def test_kinds_without_end_share_an_entry_and_every_message_is_counted(file: Fil
     assert file.told[-1]["message"] == "what comes after a quiet time is told at once"
 
 
+def test_what_a_person_did_is_written_each_time_it_differs(file: File) -> None:
+    for value in (5, 6, 6):
+        LOGGER.info("somebody writes Set = %d", value, extra={"whole": True})
+    file.lines.tell(all_=True)
+    assert [(line["message"], line["times"]) for line in file.told] == [
+        ("somebody writes Set = 5", 1),
+        ("somebody writes Set = 6", 1),
+        ("somebody writes Set = 6", 2),
+    ]
+
+
 def test_a_kind_begins_anew_after_a_quiet_time(file: File) -> None:
     LOGGER.error("odd")
     file.now += limits.LOG_QUIET_S + 1

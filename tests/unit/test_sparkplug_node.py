@@ -1,7 +1,7 @@
 """One edge node as the host sees it: whatever is lost, repeated or out of order on the way, what did not arrive is told, and nothing else."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -248,6 +248,14 @@ def test_a_death_of_another_session_changes_nothing() -> None:
     assert [r.tag for r in world.readings if r.quality == "bad"] == ["G/N/D/n"]
 
 
+def test_a_death_that_names_no_session_is_one_of_this() -> None:
+    world = World()
+    for message in world.birth():
+        world.node.take(message, 0.0)
+    world.node.take(world.message("NDEATH", []), 0.0)
+    assert world.node.status == "offline"
+
+
 def _offline(world: World) -> None:
     for message in [*world.birth(), world.datum()]:
         world.node.take(message, 0.0)
@@ -377,6 +385,91 @@ def test_an_alias_that_no_birth_told_asks_for_one_and_is_told() -> None:
     (gap,) = world.gaps
     assert (gap.first, gap.last, gap.tags) == (seq, seq, ("G/N/D/alias 99",))
     assert world.asked
+
+
+def test_what_a_rebirth_does_not_tell_either_is_asked_for_once_a_session() -> None:
+    world = World()
+    asked = 0
+    for now in range(20):
+        if now == 0 or world.asked:
+            asked, world.asked = asked + world.asked, False
+            for message in world.birth():
+                world.node.take(message, float(now))
+        world.node.take(
+            world.message("DDATA", [Metric(alias=99, held=("int_value", 1)), Metric("no", held=("int_value", 1))], "D"), now + 0.1
+        )
+        world.node.expire(now + 0.5)
+        world.collect()
+    assert asked == 1
+    told = [gap.tags for gap in world.gaps if gap.kind == "sequence"]
+    assert told == [("G/N/D/alias 99", "G/N/D/no")] * 20  # each is told all the same, with all that it lacks
+    world.bd += 1
+    for message in [*world.birth(), world.message("DDATA", [Metric(alias=99, held=("int_value", 1))], "D")]:
+        world.node.take(message, 30.0)
+    world.collect()
+    assert world.asked
+
+
+def test_an_alias_that_two_metrics_share_names_neither() -> None:
+    world = World()
+    world.node.take(world.birth()[0], 0.0)
+    world.seq = 1
+    both = [metric_of(n, DataType.Int64, name, alias=7, timestamp=world.ms + 1) for n, name in enumerate(("a", "b"))]
+    world.node.take(world.message("DBIRTH", both, "D"), 0.0)
+    world.node.take(world.message("DDATA", [Metric(alias=7, held=("long_value", 5)), Metric("b", held=("long_value", 6))], "D"), 0.0)
+    world.collect()
+    assert [(r.tag, r.value) for r in world.readings] == [("G/N/D/a", 0), ("G/N/D/b", 1), ("G/N/D/b", 6)]
+    (gap,) = world.gaps
+    assert gap.tags == ("G/N/D/alias 7",)
+
+
+def test_data_of_the_millisecond_of_the_birth_that_came_before_it_is_from_before_it() -> None:
+    world = World()
+    for message in [*world.birth(), world.datum()]:
+        world.node.take(message, 0.0)
+    world.collect()
+    world.restart()
+    waiting = world.datum()
+    world.node.take(waiting, 1.0)  # a rebirth is asked for, and answered at once
+    world.ms -= 1
+    for message in [*world.birth(), world.datum(), world.datum(), world.datum()]:
+        world.node.take(message, 1.0)
+    world.collect()
+    assert world.readings[-1].value == 5
+    world.accounted()
+    assert world.numbers == [1, 2, 3, 4, 5]
+    world.node.expire(10.0)
+    world.collect()
+    assert not [gap for gap in world.gaps if gap.kind == "sequence"]
+
+
+def test_a_device_birth_that_overtakes_its_nodes_in_one_millisecond_is_of_after_it() -> None:
+    world = World()
+    node = world.birth()[0]
+    world.ms, world.seq = world.ms - 2, 1
+    device = world.message("DBIRTH", [metric_of(7, DataType.Int64, "n", alias=1, timestamp=world.ms + 1)], "D")
+    assert device.payload.timestamp == node.payload.timestamp
+    for message in (device, node, world.datum()):
+        world.node.take(message, 0.0)
+    world.collect()
+    assert [r.value for r in world.readings if r.tag == "G/N/D/n"] == [7, 1]
+    assert not world.gaps
+
+
+def test_births_and_deaths_of_devices_count_whatever_their_time() -> None:
+    """One node makes its births once and keeps them, another says of a death when it heard the device last."""
+    world = World()
+    node, device = world.birth()
+    before = (node.payload.timestamp or 0) - 1000
+    for message in (node, device, world.datum(), world.message("DDEATH", [], "D")):
+        if message.topic.kind in ("DBIRTH", "DDEATH"):
+            message.payload = replace(message.payload, timestamp=before)
+        world.node.take(message, 0.0)
+    world.collect()
+    assert world.numbers == [1]
+    assert [(r.tag, r.at) for r in world.readings if r.quality == "bad"] == [("G/N/D/n", _time(before))]
+    assert not world.gaps
+    assert not world.asked
 
 
 def test_a_device_that_speaks_before_its_birth_asks_for_one() -> None:

@@ -267,6 +267,32 @@ def edge_resend(
     return resend(config, lane, first, last, json_)
 
 
+@edge_app.command("devices")
+def edge_devices(
+    of: Annotated[str, typer.Argument(metavar="[NAME]", help="Those whose name begins so, with what their metrics say now.")] = "",
+    config: Config = EDGE_YAML,
+    json_: Json = False,
+) -> int:
+    """Edge nodes and devices of Sparkplug, and whether they are online; exit 1 if there is none."""
+    from hub.app.cli.edge import show_devices
+
+    return show_devices(config, of, json_)
+
+
+@edge_app.command("command", context_settings={"ignore_unknown_options": True})  # -5 is a value
+def edge_command(
+    tag: Annotated[str, typer.Argument(help="GROUP/NODE/DEVICE/METRIC, or GROUP/NODE//METRIC of the edge node itself.")],
+    value: Annotated[str, typer.Argument(help="A text, or as JSON writes it: true, -5, 2.5.")],
+    source: Annotated[str | None, typer.Option(help="The host, by its name in edge.yaml, where several are there.")] = None,
+    config: Config = EDGE_YAML,
+    json_: Json = False,
+) -> int:
+    """Write a metric of an edge node or device, at once or not at all; `GROUP/NODE//Node Control/Rebirth true` asks for a rebirth."""
+    from hub.app.cli.edge import command
+
+    return command(config, tag, value, source, json_)
+
+
 @edge_app.command("gaps")
 def edge_gaps(all_: Annotated[bool, typer.Option("--all", help="Also those that were filled.")] = False, json_: Json = False) -> int:
     """On the hub: what is known to be missing, with its bounds."""

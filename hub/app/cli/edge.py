@@ -1,8 +1,11 @@
 """`hub edge`: the edge itself and what is asked of it at the plant; on the hub enrolment and gaps."""
 
+import getpass
+import json
 import logging
 import signal
 import threading
+import urllib.parse
 from pathlib import Path
 
 from events.errors import Unavailable
@@ -83,6 +86,29 @@ def resend(config: Path, lane: str, first: int, last: int, json_: bool) -> int:
         if found["found"] < found["asked"]:
             print("the others wait to be sent anyway, or are kept no more: spool.keep and spool.keep_hours say how long")
     return 0 if found["found"] == found["asked"] else 1
+
+
+def show_devices(config: Path, of: str, json_: bool) -> int:
+    """`hub edge devices`."""
+    found = ask(Configured(config), f"/v1/devices?{urllib.parse.urlencode({'of': of})}")["devices"]
+    if json_:
+        output.rows(found)
+    else:
+        output.table(["source", "device", "status", "since", "metrics"], found, f"no devices{of and f' {of}…'}: none has said anything yet")
+        if tags := [{**tag, "value": json.dumps(tag["value"], ensure_ascii=False)} for one in found for tag in one["tags"]]:
+            print()
+            output.table(["tag", "value", "quality", "at", "type"], tags, "")
+    return 0 if found else 1
+
+
+def command(config: Path, tag: str, value: str, source: str | None, json_: bool) -> int:
+    """`hub edge command`."""
+    found = ask(Configured(config), "/v1/command", {"tag": tag, "value": value, "source": source, "by": getpass.getuser()})
+    if json_:
+        output.document(found)
+    else:
+        output.line(f"sent to {found['topic']}; that it is followed shows in what {tag} says next")
+    return 0
 
 
 def show_gaps(all_: bool, json_: bool) -> int:

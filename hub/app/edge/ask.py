@@ -27,7 +27,7 @@ def ask(configured: Configured, path: str, body: dict[str, Any] | None = None) -
             detail = str(json.load(error)["detail"])
         except (ValueError, KeyError, TypeError):
             detail = str(error)
-        raise Refused(detail) from error
+        raise (Unavailable if error.code == 503 else Refused)(detail) from error
     except (OSError, ValueError) as error:
         raise Unavailable(f"no edge answers at {url} ({error}): start it with `hub edge --config {configured.document.path}`") from error
     if "edge" in found and found["edge"] != configured.config.edge:

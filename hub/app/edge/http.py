@@ -1,9 +1,10 @@
-"""The edge's HTTP server: takes posts as the hub does, shows the page, and does what `hub edge resend` and `hub edge drain` ask.
+"""The edge's HTTP server: takes posts as the hub does, shows the page, and does what `hub edge resend`, `drain`, `devices` and `command` ask.
 
 A 2xx is sent only after the body is in the spool. On an address that others reach it needs a token (`HUB_EDGE_TOKEN`).
 """
 
 import asyncio
+import json
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from events.errors import Refused, Unavailable
+from hub import limits
 from hub.app import web
 from hub.app.edge.page import page
 from hub.app.settings import TOKEN_CHARS_MIN, ConfigError, Secret, host_port, is_loopback
-from hub.app.web import Guard, posted, problem
+from hub.app.web import Guard, body_of, posted, problem
 from hub.intake.delivery import Outcome
 
 if TYPE_CHECKING:
@@ -60,6 +63,30 @@ def make_app(edge: "Edge") -> Starlette:
         edge.spool.arrived.set()
         return JSONResponse({"lane": lane, "asked": last - first + 1, "found": count, "waiting": known[lane].last - known[lane].acked})
 
+    async def devices(request: Request) -> Response:
+        def rows(of: str) -> list[dict[str, Any]]:
+            return [{"source": name, **row} for name, source in edge.commandable.items() for row in source.devices(of)]
+
+        return JSONResponse({"devices": await asyncio.to_thread(rows, request.query_params.get("of", ""))})
+
+    async def command(request: Request) -> Response:
+        asked = await _json(request)
+        tag, name, known = asked.get("tag"), asked.get("source"), edge.commandable
+        if not isinstance(tag, str) or "value" not in asked:
+            return problem(400, "a command needs tag and value: tag is the name that its readings have")
+        if name is None and len(known) == 1:
+            (name,) = known
+        if name not in known:
+            return problem(404, f"name the source of the command: {', '.join(known) or 'no source of edge.yaml takes commands'}")
+        by = f"{str(asked.get('by') or 'nobody named')[:80]} at {request.client.host if request.client else 'an unknown address'}"
+        try:
+            topic = await asyncio.to_thread(known[name].command, tag, asked["value"], by)
+        except Refused as error:
+            return problem(422, str(error))
+        except Unavailable as error:
+            return problem(503, str(error))
+        return JSONResponse({"source": name, "tag": tag, "value": asked["value"], "topic": topic, "by": by})
+
     routes = [
         Route("/v1/facts", take, methods=["POST"]),
         Route("/epcis/capture", take, methods=["POST"]),
@@ -67,6 +94,8 @@ def make_app(edge: "Edge") -> Starlette:
         Route("/", shown),
         Route("/v1/drain", drain, methods=["POST"]),
         Route("/v1/resend", resend, methods=["POST"]),
+        Route("/v1/devices", devices),
+        Route("/v1/command", command, methods=["POST"]),
     ]
     app = Starlette(routes=routes)
     host, _ = host_port(edge.configured.config.listen, "listen")
@@ -81,8 +110,8 @@ def make_app(edge: "Edge") -> Starlette:
 
 async def _json(request: Request) -> dict[str, Any]:
     try:
-        found = await request.json()
-    except ValueError:
+        found = json.loads(await body_of(request, limits.HTTP_BODY_BYTES_MAX) or b"null")
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -7,6 +7,7 @@ from adapters.formats.mqtt_payload import Topics
 from adapters.mqtt import MqttAdapter
 from adapters.mqtt_readings import MqttReadings, MqttReadingsSettings
 from hub.app.edge.config import Configured, MqttPart
+from hub.tls import Unusable, client_context
 
 WHERE = "the edge's configuration"
 
@@ -34,26 +35,8 @@ def sessions(configured: Configured, number: int, part: MqttPart) -> tuple[MqttA
 
 
 def _tls(configured: Configured, number: int, part: MqttPart) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if part.authority:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # this authority and no other
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            context.load_verify_locations(configured.at(part.authority))
-        except OSError as error:
-            raise configured.document.fault(
-                ("mqtt", number, "authority"),
-                f"{part.authority} cannot be used ({error}): name the PEM file of the authority that signed the broker's certificate",
-            ) from error
-    if part.certificate:
-        key = configured.at(part.key) if part.key else None
-        try:
-            context.load_cert_chain(configured.at(part.certificate), key, password=lambda: "")  # never asked for on a terminal
-        except OSError as error:
-            raise configured.document.fault(
-                ("mqtt", number, "certificate"),
-                f"{part.certificate} and {part.key or 'the key in it'} cannot be used ({error}): name PEM files that belong together, "
-                "the key without a password",
-            ) from error
-    return context
+    authority, certificate, key = (path and configured.at(path) for path in (part.authority, part.certificate, part.key))
+    try:
+        return client_context(authority, certificate, key)
+    except Unusable as error:
+        raise configured.document.fault(("mqtt", number, error.field), str(error)) from error

@@ -25,6 +25,8 @@ from hub.app.edge.config import Configured
 from hub.app.edge.sources import delivery_sources, reading_sources
 from hub.app.settings import ConfigError
 from hub.intake.edge_document import EdgeFact
+from hub.intake.readings import Commandable
+from hub.tls import Unusable, client_context
 
 _log = logging.getLogger(__name__)
 LOOK_S = 2.0
@@ -49,6 +51,7 @@ class Edge:
         self.posts = HttpQueue(limits.HTTP_WAITING_MAX, limits.HTTP_WAITING_BYTES_MAX)
         self.meaning = Meaning(config.plant, self.spool)
         self._skew_told = False
+        self.commandable: dict[str, Commandable] = {}  # by the names of edge.yaml
         self.loops: list[EdgeLoop] = [DeliveryLoop(self.posts, "http", self.meaning, self.spool, report), *self._sources()]
         self.forwarder = Forwarder(self.spool, config.hub.url, tls_of(configured), rate_max=config.hub.rate_max, skewed=self._skewed)
         self.numbers = Numbers(self.spool)
@@ -60,7 +63,9 @@ class Edge:
             yield DeliveryLoop(FolderAdapter(self.configured.at(part.path)), part.name, self.meaning, self.spool, self._report)
         for lane, adapter in delivery_sources(self.configured):
             yield DeliveryLoop(adapter, lane, self.meaning, self.spool, self._report, lambda adapter=adapter: adapter.resumed)  # type: ignore[misc]
-        for _, source in reading_sources(self.configured):
+        for name, source in reading_sources(self.configured):
+            if isinstance(source, Commandable):
+                self.commandable[name] = source
             yield ReadingLoop(source, self.meaning, self.spool, self._report)
 
     def run(self, stop: threading.Event) -> None:
@@ -179,21 +184,10 @@ def spool_status(spool: Spool) -> dict[str, Any]:
 def tls_of(configured: Configured) -> ssl.SSLContext:
     """What the line to the hub is encrypted and known by. Raises `ConfigError`."""
     part = configured.config.hub
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_verify_locations(configured.at(part.authority))
-    except OSError as error:
-        raise configured.document.fault(
-            ("hub", "authority"), f"{part.authority} cannot be used ({error}): `hub edge enrol` made it"
-        ) from error
-    try:
-        context.load_cert_chain(configured.at(part.certificate), configured.at(part.key))
-    except OSError as error:
-        raise configured.document.fault(
-            ("hub", "certificate"), f"{part.certificate} and {part.key} cannot be used ({error}): `hub edge enrol` made them"
-        ) from error
-    return context
+        return client_context(configured.at(part.authority), configured.at(part.certificate), configured.at(part.key))
+    except Unusable as error:
+        raise configured.document.fault(("hub", error.field), f"{error}; `hub edge enrol` made it") from error
 
 
 def _guarded(name: str, work: Callable[[], None], stop: threading.Event) -> Callable[[], None]:

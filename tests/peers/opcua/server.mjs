@@ -2,7 +2,8 @@
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import {
-  DataType, MessageSecurityMode, OPCUACertificateManager, OPCUAServer, SecurityPolicy, StatusCodes, Variant, VariantArrayType, coerceInt64, coerceUInt64,
+  ContinuationPointManager, DataType,
+  MessageSecurityMode, OPCUACertificateManager, OPCUAServer, SecurityPolicy, StatusCodes, Variant, VariantArrayType, coerceInt64, coerceUInt64,
 } from "node-opcua";
 
 const URI = "http://plant.example/line1";
@@ -18,9 +19,9 @@ function variant(value, kind) {
   return new Variant({ dataType: DataType[kind], arrayType: VariantArrayType.Scalar, value });
 }
 
-function add(name, kind, value) {
+function add(name, kind, value, parent = line) {
   nodes[name] = namespace.addVariable({
-    componentOf: line, browseName: name, nodeId: `s=Line1.${name}`, dataType: kind, minimumSamplingInterval: 0,
+    componentOf: parent, browseName: name.split("/").pop(), nodeId: `s=Line1.${name}`, dataType: kind, minimumSamplingInterval: 0,
     accessLevel: "CurrentRead | CurrentWrite | HistoryRead", userAccessLevel: "CurrentRead | CurrentWrite | HistoryRead",
   });
   const at = stamp();
@@ -46,6 +47,11 @@ const commands = {
     return found;
   },
   async last() { return last; },
+  async add_many({ names, below }) {
+    const parent = below ? namespace.addObject({ componentOf: line, browseName: below }) : line;
+    for (let n = 0; n < names; n++) add(`${below ? `${below}/` : ""}V${n}`, "Int64", 0, parent);
+    return names;
+  },
   async forget() {
     const sessions = Object.values(server.engine._sessions);
     for (const one of sessions) server.engine.closeSession(one.authenticationToken, true, "Terminated");
@@ -62,7 +68,15 @@ const commands = {
   },
 };
 
+function fewReferences(most) { // in one answer, the others with a point where to go on
+  const register = ContinuationPointManager.prototype.registerReferences;
+  ContinuationPointManager.prototype.registerReferences = function (asked, values, data) {
+    return register.call(this, asked || most, values, data);
+  };
+}
+
 async function main() {
+  if (settings.references) fewReferences(settings.references);
   const certificates = new OPCUACertificateManager({ rootFolder: settings.pki, automaticallyAcceptUnknownCertificate: !settings.strict });
   await certificates.initialize();
   if (settings.trusted) await certificates.trustCertificate(readFileSync(settings.trusted));
@@ -70,7 +84,10 @@ async function main() {
   server = new OPCUAServer({
     port: settings.port, hostname: "127.0.0.1", resourcePath: "/plant", serverCertificateManager: certificates, userManager: user,
     allowAnonymous: !settings.user, disableDiscovery: !!settings.hidden, buildInfo: { productName: "node-opcua plant" },
-    serverCapabilities: { minSupportedSampleRate: 0 }, // else it leaves out what changes faster than every 50 ms
+    serverCapabilities: { // without the first it leaves out what changes faster than every 50 ms
+      minSupportedSampleRate: 0, operationLimits: settings.limits, maxHistoryContinuationPoints: settings.points, maxBrowseContinuationPoints: settings.points,
+    },
+    defaultSecureTokenLifetime: settings.lifetime_ms,
     securityModes: [settings.security ? MessageSecurityMode.SignAndEncrypt : MessageSecurityMode.None],
     securityPolicies: [settings.security ? SecurityPolicy.Basic256Sha256 : SecurityPolicy.None],
   });
