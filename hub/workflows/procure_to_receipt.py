@@ -17,7 +17,7 @@ from events.posting import PostingIntended
 from events.procurement import AsnLineReceived, AsnReceived, GoodsReceived, PurchaseOrderIssued
 from hub.workflows.process import Decision, Process
 
-TARGET = "erp"
+TARGET, RECEIPT = "erp", "stock.shipment.in"
 BLOCKED = "blocked"
 _HUNDRED = Decimal(100)
 
@@ -48,6 +48,7 @@ class Received(msgspec.Struct):
     unit: str
     location: str
     status: str
+    on: str  # the day it is effective, YYYY-MM-DD in UTC
     source: str
     key: str
 
@@ -122,19 +123,24 @@ class ProcureToReceipt(Process[Order]):
         for one in state.postings:
             body = {
                 "purchase_order": state.order,
-                "line": one.line,
-                "item": one.item,
-                "lot": one.lot,
-                "quantity": f"{one.quantity.normalize():f}",
-                "unit": one.unit,
                 "location": one.location,
                 "status": one.status,
+                "effective_on": one.on,
+                "reference": one.key[:100],
+                "things": [
+                    {
+                        "item": one.item,
+                        "quantity": {"value": f"{one.quantity.normalize():f}", "unit": one.unit},
+                        **({"lot": one.lot} if one.lot else {}),
+                        **({"purchase_order_line": one.line} if one.line else {}),
+                    }
+                ],
             }
             intent = PostingIntended(
                 posting=one.posting,
                 target=TARGET,
                 lane=f"po/{state.order}",
-                document="receipt",
+                document=RECEIPT,
                 body=body,
                 because_source=one.source,
                 because_key=one.key,
@@ -147,7 +153,14 @@ class ProcureToReceipt(Process[Order]):
             if thing.item and thing.quantity is not None:  # a unit whose content nobody counted is received when it is opened
                 what = thing.item, thing.lot or "", thing.quantity.value, thing.quantity.unit
                 yield Received(
-                    _name(f"{e.source}/{e.key}/{n}"), event.purchase_order_line or "", *what, event.location, event.status, e.source, e.key
+                    _name(f"{e.source}/{e.key}/{n}"),
+                    event.purchase_order_line or "",
+                    *what,
+                    event.location,
+                    event.status,
+                    f"{e.effective_at:%Y-%m-%d}",
+                    e.source,
+                    e.key,
                 )
 
     def _counted(self, state: Order, one: Received) -> Iterable[Received]:

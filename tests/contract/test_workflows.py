@@ -103,7 +103,7 @@ def notice(number: str, *orders: str) -> tuple[str, str, dict[str, Any]]:
 
 
 def posted(hub: Hub) -> list[tuple[str, str, str]]:
-    return [(one.posting, str(one.body["quantity"]), str(one.body["status"])) for one in hub.intents()]
+    return [(one.posting, str(one.body["things"][0]["quantity"]["value"]), str(one.body["status"])) for one in hub.intents()]
 
 
 def test_what_is_received_is_posted_once_and_the_surplus_as_blocked(hub: Hub) -> None:
@@ -118,7 +118,8 @@ def test_what_is_received_is_posted_once_and_the_surplus_as_blocked(hub: Hub) ->
     first = hub.intents()[0]
     assert (first.lane, first.because_source, first.because_key) == ("po/PO1", "erp", "r1")
     assert first.body == {
-        "purchase_order": "PO1", "line": "10", "item": "A", "lot": "L1", "quantity": "8", "unit": "EA", "location": "WH", "status": "unrestricted",
+        "purchase_order": "PO1", "location": "WH", "status": "unrestricted", "effective_on": "2026-03-02", "reference": "r1",
+        "things": [{"item": "A", "lot": "L1", "quantity": {"value": "8", "unit": "EA"}, "purchase_order_line": "10"}],
     }  # fmt: skip
     assert hub.decider.step() == 0
     assert hub.decider.left_out() == []
