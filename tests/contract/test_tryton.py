@@ -436,6 +436,22 @@ def test_a_session_that_has_ended_is_begun_anew(erp: Erp, target: Tryton) -> Non
     assert [state for state, _ in documents(erp, posting.key)] == ["done"]
 
 
+class WithoutModule(HttpProxy):
+    """A Tryton whose shipments have no hub key."""
+
+    def _pass(self, request: bytes) -> bytes:
+        return super()._pass(request).replace(b'"hub_key"', b'"any_key"')
+
+
+def test_an_erp_that_would_take_a_key_twice_is_not_posted_to(erp: Erp, buyer: Buyer) -> None:
+    with WithoutModule(erp.port) as proxy:
+        target = Tryton(erp.url("hub", proxy.port))
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="lacks the module millwright: activate it there"):
+                target.ready()
+        target.close()
+
+
 def test_a_wrong_address_is_named_with_the_remedy(erp: Erp) -> None:
     for address, words in (
         (erp.url().replace("millwright-hub", "wrong-password"), "does not let hub in"),
