@@ -1,8 +1,9 @@
 # Millwright: `make` prints what there is. Every target sets up .venv first if it is not there.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test trials bench lint format kafka schemas docs lock
+.PHONY: help setup demo test trials bench lint format kafka erp schemas docs lock
 BIN := .venv/bin
 PYTHONS ?= python3.13 python3.12 python3.11 python3
+COMPILE = $(BIN)/uv pip compile -q $(UPGRADE) --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 STAMP := .venv/.millwright-$(shell sha256sum requirements.lock pyproject.toml | sha256sum | cut -c1-16)
 
 help: ## print the targets
@@ -32,15 +33,18 @@ bench: setup ## measure against limits and peers, write build/bench.json (SMALL=
 kafka: setup ## fetch Apache Kafka and run one broker on this machine (Java 17 or newer, Maven); Ctrl-C ends it
 	@$(BIN)/python -m hub.app.servers.kafka run --port $(or $(PORT),9092)
 
+erp: setup ## fetch Tryton, a real ERP, and run it on the hub's PostgreSQL server (PORT=n; ARGS=--fresh); Ctrl-C ends it
+	@$(BIN)/python -m hub.app.servers.erp run --port $(or $(PORT),8069) $(ARGS)
+
 schemas: setup ## freeze the schema of every new event type and version under schemas/
 	@$(BIN)/python -m hub.app.schemas
 
 docs: setup ## write docs/events.md from the event classes
 	@$(BIN)/python -m hub.app.docs
 
-lock: setup ## write requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
-	@$(BIN)/uv pip compile -q $(UPGRADE) --universal --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url --no-header \
-	  --no-annotate pyproject.toml -o requirements.lock
+lock: setup ## write requirements.lock anew from pyproject.toml, and the ERP's from erp.in (UPGRADE=--upgrade for newer versions)
+	@$(COMPILE) --all-extras pyproject.toml -o requirements.lock
+	@$(COMPILE) hub/app/servers/erp.in -o hub/app/servers/erp.lock
 
 $(STAMP): | requirements.lock pyproject.toml
 	@for python in $(PYTHONS); do \

@@ -36,6 +36,12 @@ EDGE = (
     "batch answered",  # the hub has them durably, the spool does not know
     "spool acknowledged",  # the spool knows; they may be dropped
 )
+WORKFLOWS = ("decided",)  # decisions are in the log, that they are is not noted
+OUTBOX = (
+    "posting claimed",  # an attempt is in the log, nothing has left
+    "posting answered",  # the target has it, the log does not know
+    "posting accepted",  # the log knows, it was not read back
+)
 POINTS = INTAKE + FOLLOW + RELAY
 
 _armed: Callable[[str], None] | None = None

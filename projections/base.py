@@ -86,6 +86,7 @@ class TableView:
 
     name: str
     tables: tuple[Table, ...]
+    by_arrival: bool = False  # what it holds depends on the order in which facts came: a process cannot decide by what it does not know yet
 
     @property
     def ddl(self) -> str:

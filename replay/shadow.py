@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import events
+import hub.workflows
 import projections
 from events.errors import Corrupt
 from hub.log import codec
@@ -22,7 +23,7 @@ from replay.tables import GONE, ReplayTables, Session
 def code() -> str:
     """What identifies the code that folds: sha256 (hex) over the sources of views, events, upcasters and the log's codec."""
     found = hashlib.sha256()
-    packages = [path for package in (events, projections) for folder in package.__path__ for path in Path(folder).rglob("*")]
+    packages = [path for package in (events, projections, hub.workflows) for folder in package.__path__ for path in Path(folder).rglob("*")]
     for path in sorted([Path(codec.__file__), *packages]):
         if path.suffix in (".py", ".json", ".sql"):
             found.update(hashlib.sha256(path.read_bytes()).digest())

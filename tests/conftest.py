@@ -20,6 +20,7 @@ import pytest
 from psycopg import conninfo, sql
 
 if TYPE_CHECKING:
+    from hub.app.servers.erp import Erp
     from hub.app.servers.kafka import Kafka
 
 IN_CI = os.environ.get("HUB_CI") == "1"
@@ -144,6 +145,21 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
         need("Kafka", reason)
     with server.Kafka(tmp_path_factory.mktemp("kafka")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def erp(pg_owner_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Erp]:
+    """A real Tryton on a database of the module's own, a copy of the furnished template; `erp.url("hub")` is its address for a user."""
+    from hub.app.servers import erp as server
+
+    if reason := server.available():
+        need("Tryton", reason)
+    name = f"erp_{uuid.uuid4().hex[:16]}"
+    try:
+        with server.Erp(tmp_path_factory.mktemp("erp"), pg_owner_url, name) as running:
+            yield running
+    finally:
+        server.drop_database(pg_owner_url, name)
 
 
 @pytest.fixture(scope="session")

@@ -24,12 +24,13 @@ BACKLOG = 2048  # connections that wait to be taken, as uvicorn asks for by itse
 
 
 def hub_children(settings: Settings, env: Mapping[str, str] | None = None) -> list[Child]:
-    """The processes of ours: `hub-follow`, `hub-intake`, `hub-relay` where one is set, `hub-api`."""
+    """The processes of ours; `hub-postings`, `hub-relay` and `hub-plants` where there is somebody to tell."""
     env = dict(os.environ if env is None else env)
     worker = [sys.executable, "-m", "hub.app.worker"]
     return [
         Child("hub-follow", [*worker, "follow"], env),
         Child("hub-intake", [*worker, "intake"], env),
+        *([Child("hub-postings", [*worker, "postings"], env)] if settings.erp_url else []),
         *([Child("hub-relay", [*worker, "relay"], env)] if settings.relay_brokers else []),
         *([Child("hub-plants", [*worker, "plants"], env)] if settings.edge_host else []),
         Child("hub-api", [*worker, "api"], env, ready=partial(api_ready, settings)),

@@ -107,6 +107,7 @@ class Settings:
     edge_port: int = 8443
     edge_names: tuple[str, ...] = ()  # by which they may reach it: in the listener's certificate
     watch: Path | None = None
+    erp_url: str | None = field(default=None, repr=False)
     partners: Mapping[str, Partner] = field(default_factory=dict)
 
     @staticmethod
@@ -149,6 +150,7 @@ class Settings:
             edge_port=edge_port,
             edge_names=source.names("HUB_EDGE_NAMES", "edges", "names", ()),
             watch=_path(watch, here, watch_where) if watch else None,
+            erp_url=_erp_url(source.secret("HUB_ERP")),
             partners=source.partners(),
         )
 
@@ -333,6 +335,19 @@ def _mqtt_url(text: str, where: str) -> str:
         )
     if "hub.toml" in where and password:
         raise ConfigError(f"{where} holds a password: secrets do not belong in a file that is passed around; use HUB_MQTT_URL instead")
+    return text
+
+
+def _erp_url(text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        url = urlsplit(text)
+        valid = url.scheme in ("http", "https") and bool(url.hostname and url.username) and len(url.path.strip("/")) > 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConfigError("HUB_ERP is not the address of a Tryton database: write http://USER:PASSWORD@HOST:PORT/DATABASE")
     return text
 
 

@@ -6,8 +6,10 @@ import pkgutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
 
 import adapters
+import hub.workflows
 import projections
 from events.errors import Refused
 from hub.app.servers.postgres import Database, database
@@ -17,6 +19,7 @@ from hub.intake.mapping import Mapping, Partner
 from hub.log.follow import Follower
 from hub.log.migrate import migrate
 from hub.log.store import Log
+from hub.workflows.process import Process, Workflow
 from projections.base import TableView
 
 
@@ -28,9 +31,21 @@ def mappings() -> tuple[Mapping, ...]:
 
 
 @cache
+def processes() -> tuple[Process[Any], ...]:
+    """All process managers in the order of their names: each subclass of `Process` that a module in hub/workflows/ defines."""
+    found = {}
+    for m in pkgutil.iter_modules(hub.workflows.__path__):
+        module = importlib.import_module(f"hub.workflows.{m.name}")
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, Process) and value.__module__ == module.__name__ and value is not Process:
+                found[value.name] = value()
+    return tuple(found[name] for name in sorted(found))
+
+
+@cache
 def views() -> tuple[TableView, ...]:
-    """All views in the order of their names: each subclass of `TableView` that a module in projections/ defines."""
-    found: dict[str, TableView] = {}
+    """All views in the order of their names: each subclass of `TableView` that a module in projections/ defines, and each process manager's."""
+    found: dict[str, TableView] = {process.name: Workflow(process) for process in processes()}
     for m in pkgutil.iter_modules(projections.__path__):
         module = importlib.import_module(f"projections.{m.name}")
         for value in vars(module).values():

@@ -1,4 +1,4 @@
-"""The hub's own processes, each started by the supervisor as `python -m hub.app.worker ROLE`: api, intake, follow, relay, plants.
+"""The hub's own processes, each started by the supervisor as `python -m hub.app.worker ROLE`: api, intake, follow, postings, relay, plants.
 
 SIGTERM ends them cleanly: what was received and not yet durable stays with its source.
 """
@@ -10,22 +10,29 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+import psycopg
+
 from adapters.http_queue import HttpQueue
-from events.errors import HubError
+from events import canonical
+from events.errors import HubError, Unavailable
 from hub import limits, telemetry
 from hub.app import logs, metrics, tracing
 from hub.app.home import Home
 from hub.app.serve import api_url, listening
 from hub.app.settings import ConfigError, Settings
-from hub.app.wiring import Hub, open_hub, views
+from hub.app.wiring import Hub, open_hub, processes, views
 from hub.intake.delivery import Adapter
 from hub.intake.door import Loop
 from hub.log.follow import Follower
 from hub.log.group import GroupLog
 from hub.log.store import Log
+from hub.outbox.sender import Head, Sender
+from hub.outbox.target import Target
+from hub.workflows.decider import Decider
 
 if TYPE_CHECKING:
     import uvicorn
@@ -43,11 +50,10 @@ def main(arguments: Sequence[str]) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    role = {"api": run_api, "intake": run_intake, "follow": run_follow, "relay": run_relay, "plants": run_plants}.get(
-        arguments[0] if arguments else ""
-    )
+    roles = {"api": run_api, "intake": run_intake, "follow": run_follow, "postings": run_postings, "relay": run_relay, "plants": run_plants}
+    role = roles.get(arguments[0] if arguments else "")
     if role is None:
-        print("usage: python -m hub.app.worker api|intake|follow|relay|plants", file=sys.stderr)
+        print(f"usage: python -m hub.app.worker {'|'.join(roles)}", file=sys.stderr)
         return 2
     name = f"hub-{arguments[0]}"
     with logs.writing(name):
@@ -70,10 +76,43 @@ def run_follow(hub: Hub, stop: threading.Event) -> None:
 def run_intake(hub: Hub, stop: threading.Event) -> None:
     """A loop an adapter that is configured."""
     found = adapters_of(hub.settings)
-    _log.info("intake from %s", ", ".join(a.name for a in found) or "nothing: set HUB_MQTT_URL, HUB_WATCH or HUB_KAFKA")
+    _log.info("intake from %s", ", ".join(a.name for a in found) or "nothing: set HUB_MQTT_URL, HUB_WATCH, HUB_KAFKA or HUB_ERP")
     with GroupLog(Log(hub.door_url)) as log:  # what comes by several roads at once shares one flush
         loops = [Loop(adapter, hub.intake(log), report) for adapter in found]
         _run_all([_guarded(loop.adapter.name, lambda loop=loop: loop.run(stop), stop, loop.name) for loop in loops], stop)  # type: ignore[misc]
+
+
+def run_postings(hub: Hub, stop: threading.Event) -> None:
+    """What processes decide, and what targets are told of it. Without a target nothing is decided: it would wait for nobody."""
+    found = targets_of(hub.settings)
+    if not found:
+        raise ConfigError("there is nobody to tell: set HUB_ERP to the address of the ERP")
+    with GroupLog(Log(hub.door_url)) as log:
+        deciders = [Decider(hub.door_url, process.name, log) for process in processes()]
+        senders = [Sender(target, log, partial(_heads, hub.read_url, target.name)) for target in found]
+        _log.info("tells %s", ", ".join(target.name for target in found))
+        works: list[tuple[str, Callable[[], None]]] = [(d.name, lambda d=d: d.run(stop, report)) for d in deciders]  # type: ignore[misc]
+        works += [(s.name, lambda s=s: s.run(stop, report)) for s in senders]  # type: ignore[misc]
+        _run_all([_guarded(name, work, stop) for name, work in works], stop)
+
+
+def _heads(url: str, target: str) -> list[Head]:
+    from projections.postings import heads
+
+    try:
+        with psycopg.connect(url) as connection, connection.cursor() as cursor:
+            return [Head(**{**row, "body": canonical.loads(row["body"].encode())}) for row in heads(cursor, target)]
+    except (psycopg.OperationalError, psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+        raise Unavailable(f"the ledger of postings cannot be read: {error}") from error
+
+
+def targets_of(settings: Settings) -> list[Target]:
+    """The targets that settings name."""
+    if settings.erp_url is None:
+        return []
+    from adapters.tryton.target import Tryton
+
+    return [Tryton(settings.erp_url)]
 
 
 def run_relay(hub: Hub, stop: threading.Event) -> None:
@@ -172,6 +211,10 @@ def adapters_of(settings: Settings) -> list[Adapter]:
         from adapters.kafka import KafkaAdapter
 
         found.append(KafkaAdapter(settings.kafka_brokers, settings.kafka_topics))
+    if settings.erp_url:
+        from adapters.tryton.source import TrytonSource
+
+        found.append(TrytonSource(settings.erp_url))
     return found
 
 

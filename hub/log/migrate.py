@@ -9,7 +9,7 @@ from psycopg import conninfo, sql
 
 from events.errors import Refused, Unavailable
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 ROLES = ("hub_door", "hub_follow", "hub_read")
 REQUIRED_SETTINGS = {"fsync": "on", "full_page_writes": "on"}  # without them a commit is not durable (reliability.md P1)
 _LOCK = 0x6D696C6C  # advisory: several hubs may start at once

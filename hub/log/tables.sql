@@ -64,5 +64,11 @@ create table if not exists intake.lane (
 );
 alter table intake.lane add column if not exists run text not null default '';  -- who wrote the last entry: columns that came later
 
+-- Up to which position what a process decided is in the log (hub/workflows/decider.py): beside the log, in no digest, not rebuilt.
+create table if not exists intake.decided (
+    process  text primary key,
+    position bigint not null
+);
+
 -- What the hub's schema is: an older one is migrated, a newer one refused.
 create table if not exists intake.schema_version (version int not null);

@@ -58,6 +58,7 @@ _made = {"inputs": _some, "outputs": _some, "location": _place, "status": _of(_S
 _times = st.integers(0, 5).map(lambda hour: START + timedelta(hours=hour))
 _machine = _of(("ulm/press/p1", "ulm/press/p2"))
 _edge, _epoch, _gap = _of(("edge1", "edge2")), _of(("20260301T1-a", "20260301T2-b")), _of(("g1", "g2"))
+_posting, _try = _of(("p1", "p2")), st.integers(1, 2)
 _worked = {"order": _maybe(_order), "item": _maybe(_of(_ITEMS)), "lot": _maybe(_of(_LOTS))}
 
 # Every event type with what its fields may be; `original` and `quarantined_key` are drawn from the keys of the same history.
@@ -123,6 +124,20 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "integration.gap_filled": {"gap": _gap, "edge": _edge, "producer": st.just("plc"), "how": _of(("late", "history"))},
     "integration.clock_skew_detected": {"edge": _edge, "clock": st.just("plc"), "seconds": _of(("420", "-7.5")), "compared_with": st.just("edge")},
     "integration.edge_epoch_began": {"edge": _edge, "epoch": _epoch, "reason": st.just("lost")},
+    "integration.workflow_woken": {"process": st.just("procure_to_receipt"), "instance": _of(("po/PO1", "po/PO2")), "what": st.just("late"), "at": _times},
+    "integration.posting_intended": {
+        "posting": _posting, "target": _of(("erp", "wms")), "lane": _of(("l1", "l2")), "document": st.just("receipt"),
+        "body": _of(({"quantity": "1"}, {"quantity": "2"})),
+    },
+    **{
+        f"integration.posting_{step}": {"posting": _posting, "attempt": _try, **({} if step == "sent" else {"reason": _of(("busy", "closed"))})}
+        for step in ("sent", "unsent", "rejected", "outcome_unknown", "retried")
+    },
+    "integration.posting_accepted": {"posting": _posting, "attempt": _try, "document_id": _of(("D1", "D2"))},
+    "integration.posting_verified": {"posting": _posting, "document_id": _of(("D1", "D2"))},
+    "integration.posting_held": {"posting": _posting, "number": _try, "reason": _of(("busy", "closed"))},
+    "integration.posting_resumed": {"posting": _posting, "number": _try, "reason": st.just("go on")},
+    "integration.posting_skipped": {"posting": _posting, "reason": st.just("by hand")},
     "equipment.readings_recorded": {
         "edge": _edge, "epoch": _epoch, "lane": _of(("l1", "l2")), "number": st.integers(1, 11), "producer": _of(("plc", "scale")),
         "readings": st.integers(1, 9), "first_at": _times, "last_at": _times,

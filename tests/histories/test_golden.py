@@ -32,7 +32,7 @@ def test_a_history_gives_its_digests(connection: Connection, name: str, turned: 
     facts = golden.facts(name)
     history = recorded(facts[::-1] if turned else facts)
     found = {}
-    for view in views():
+    for view in (view for view in views() if not view.by_arrival):
         with view_suite.folded(connection, view, history, 5) as cursor:
             cursor.execute("set local timezone = 'Asia/Kolkata'; set local datestyle = 'SQL, DMY'; set local bytea_output = 'escape'")
             found[view.name] = view_digest(cursor, view_suite.schema_of(view), view, business=True)

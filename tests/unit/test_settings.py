@@ -40,6 +40,16 @@ def test_the_hub_does_not_take_in_its_own_log(tmp_path: Path) -> None:
         load(tmp_path, HUB_RELAY="k")
 
 
+def test_the_erp_is_an_address_with_a_user_and_a_database(tmp_path: Path) -> None:
+    address = "http://hub:secret@erp.example:8000/works"
+    assert load(tmp_path, HUB_ERP=address).erp_url == address
+    assert "secret" not in repr(load(tmp_path, HUB_ERP=address))
+    for wrong in ("erp.example:8000", "http://erp.example/works", "http://hub:secret@erp.example:8000/", "http://[a:b@c/d"):
+        with pytest.raises(ConfigError, match="HUB_ERP is not the address of a Tryton database") as refused:
+            load(tmp_path, HUB_ERP=wrong)
+        assert "secret" not in str(refused.value)
+
+
 def test_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
     toml = """
         [api]

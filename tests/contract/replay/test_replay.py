@@ -118,9 +118,7 @@ def test_a_rebuild_settles_once_and_has_the_indexes_of_the_live_view(owner_url: 
         monkeypatch.setattr(type(view), "settle", counting(type(view).settle))
     rebuild(url, views(), batch=10)
     assert spans == [(1, 120)] * len(views())
-    made = (
-        """select array_agg(replace(indexdef, schemaname, '') order by tablename, indexname) from pg_indexes where schemaname like '{}%'"""
-    )
+    made = """select array_agg(replace(indexdef, schemaname, '') order by tablename, indexname, indexdef) from pg_indexes where schemaname like '{}%'"""
     assert one(owner_url, made.format("shadow")) == one(owner_url, made.format("view"))
 
 
