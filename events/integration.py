@@ -1,9 +1,15 @@
-"""What the hub and its edges record: deliveries that were held, conflicts, re-drives, gaps and clocks. No source may send these."""
+"""What the hub and its edges record: deliveries that were held, conflicts, re-drives, gaps and clocks, and what partners' systems received of ours.
 
-from typing import Any, ClassVar
+No source may send these as they are.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from events.base import Event, event
-from events.vocabulary import Exact, Name, Text, Time
+from events.vocabulary import MANY_MAX, Exact, Name, Text, Time
 
 
 @event
@@ -61,6 +67,65 @@ class QuarantineRedriven(Event):
 
     def stream(self) -> str:
         return f"delivery/{self.raw_sha256}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ElementError:
+    """An element that a partner's system did not like: its place in its segment, `element` in the data dictionary, its value. X12 AK4."""
+
+    position: int
+    component: int | None = None
+    element: Name | None = None
+    code: Name
+    value: Text | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentError:
+    """A segment that it did not like; `position` counts from ST, which is 1. X12 AK3."""
+
+    segment: Name
+    position: int
+    loop: Name | None = None
+    codes: tuple[Name, ...] = ()
+    elements: Annotated[tuple[ElementError, ...], Field(max_length=MANY_MAX)] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAcknowledged:
+    """What became of one of our transaction sets: `set` its code (850), `control` its number in the group, `errors` codes for the whole. X12 AK2, AK5."""
+
+    set: Name
+    control: Name
+    status: Literal["accepted", "accepted_with_errors", "rejected"]
+    code: Name
+    errors: tuple[Name, ...] = ()
+    segments: Annotated[tuple[SegmentError, ...], Field(max_length=MANY_MAX)] = ()
+
+
+@event
+class FunctionalGroupAcknowledged(Event):
+    """A partner's system says which transaction sets of a functional group of ours it could read. X12 997. It says nothing of what people decide.
+
+    `functional_id` and `control` are those of our group; `included`, `received` and `accepted` count its sets as the partner does. A group of
+    which no set is named was taken, or not, as a whole. Another answer to the same group is another fact: the stream of the group has both.
+    """
+
+    type: ClassVar[str] = "integration.functional_group_acknowledged"
+    keyed_only: ClassVar[bool] = True
+    partner: Name
+    functional_id: Name
+    control: Name
+    status: Literal["accepted", "accepted_with_errors", "partially_accepted", "rejected"]
+    code: Name
+    errors: tuple[Name, ...] = ()
+    included: int
+    received: int
+    accepted: int
+    sets: Annotated[tuple[SetAcknowledged, ...], Field(max_length=MANY_MAX)] = ()
+
+    def stream(self) -> str:
+        return f"functional_group/{self.partner}/{self.functional_id}/{self.control}"
 
 
 @event

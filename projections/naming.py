@@ -20,7 +20,7 @@ from events.logistics import (
     ReturnReceived,
     ShipmentDispatched,
 )
-from events.procurement import GoodsReceived, PurchaseOrderIssued
+from events.procurement import GoodsReceived, PurchaseOrderAcknowledged, PurchaseOrderIssued
 from events.production import LotReworked, LotTransformed, MaterialIssued, OutputProduced, ScrapReported
 from events.vocabulary import NAME_BYTES_MAX, Thing, things_of
 
@@ -139,9 +139,16 @@ def _ordered(e: PurchaseOrderIssued) -> Iterator[Name]:
     return (("item", line.item) for line in e.lines)
 
 
+def _answered(e: PurchaseOrderAcknowledged) -> Iterator[Name]:
+    """The items of the lines, and what would come in their place."""
+    for line in e.lines:
+        yield from (("item", item) for item in (line.item, *(answer.item for answer in line.answers)) if item)
+
+
 _MORE: dict[type[Event], Callable[[Any], Iterator[Name]]] = {
     GoodsReceived: _receipt,
     ObjectsObserved: _observed,
+    PurchaseOrderAcknowledged: _answered,
     PurchaseOrderIssued: _ordered,
 }
 

@@ -82,6 +82,8 @@ class References(TableView):
 
 
 def _named(fact: Recorded) -> Iterator[tuple[Any, ...]]:
+    if fact.event.keyed_only:
+        return  # its time is that of whoever told it first: what is kept by it would depend on the order of arrival
     defined = {(kind, id_) for kind, id_, _ in _defined(fact.event)}
     subjects = {subject for subject in named(fact.event) if subject[0] in _MASTER_KINDS}
     for role, thing in things(fact.event):

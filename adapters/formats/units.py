@@ -12,6 +12,12 @@ def from_x12(code: str, own: Mapping[str, str]) -> str | None:
     return own.get(code) or own.get(code.upper()) or X12.get(code.upper())
 
 
+def to_x12(code: str, own: Mapping[str, str]) -> str | None:
+    """The X12 unit of a Rec 20 code that `from_x12` reads as the same: the partner's own, else the table's; None where there is none."""
+    named = sorted(unit for unit, meant in own.items() if meant == code)
+    return next((unit for unit in (*named, _FROM_REC20.get(code, "")) if unit and from_x12(unit, own) == code), None)
+
+
 # Packages keep the codes that Rec 20 had for them before they moved to Recommendation 21: they are in the list and say which package is counted.
 X12 = {
     "01": "LBR", "50": "KGM", "AY": "C62", "BA": "BL", "BC": "BJ", "BD": "BE", "BF": "BFT", "BG": "BG", "BO": "BO", "BR": "BLL", "BX": "BX",
@@ -24,3 +30,8 @@ X12 = {
     "ST": "SET", "SY": "YDK", "TB": "TU", "TH": "MIL", "TN": "STN", "TY": "PU", "UN": "C62", "VI": "VI", "YD": "YRD", "YR": "ANN",
 }  # fmt: skip
 """ASC X12 data element 355 to Rec 20."""
+
+# Where several X12 codes mean one of Rec 20, the one that partners use.
+_FROM_REC20 = {code: unit for unit, code in X12.items()} | {
+    "C62": "UN", "CEN": "HC", "KGM": "KG", "LBR": "LB", "MTQ": "CR", "PF": "PF",
+}  # fmt: skip

@@ -5,7 +5,7 @@ A wrong count or control number, a missing trailer or a stray segment is a fault
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from adapters.formats.x12_text import FRAGMENT, ISA_CHARS_MAX, NEXT_ISA, decode, separators
@@ -40,12 +40,38 @@ class Segment:
         return f"segment {self.number} ({self.tag[:12]}), line {self.line}"
 
 
+NOWHERE = Segment(("",), 0, 0)
+SEND_AGAIN = "correct it at the sender and send it again"
+NOT_YET = "it is kept here and can be driven again when a mapping for it exists"
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong, and where."""
+    """What is wrong, and where: in which segment and which element of it (0: the segment as a whole).
+
+    `code` is what a 997 says of it: AK304 where a segment is meant, AK403 where an element is, AK502 of a transaction set and AK905 of a
+    functional group. Empty: X12 has no code for it. `remedy` is the next step where the reason does not name it.
+    """
 
     reason: str
     place: str = ""
+    segment: Segment | None = None
+    element: int = 0
+    code: str = ""
+    remedy: str = SEND_AGAIN
+
+    @classmethod
+    def at(cls, reason: str, segment: Segment, code: str = "", element: int = 0, remedy: str = SEND_AGAIN) -> "Fault":
+        """A fault at a segment."""
+        return cls(reason, segment.place, segment, element, code, remedy)
+
+
+class Broken(Exception):
+    """A transaction set, or a line of one, breaks the rules of its kind, or says what the hub cannot; `fault` says how and where."""
+
+    def __init__(self, reason: str, segment: Segment | None, code: str = "", element: int = 0, remedy: str = SEND_AGAIN) -> None:
+        super().__init__(reason)
+        self.fault = Fault(reason) if segment is None else Fault.at(reason, segment, code, element, remedy)
 
 
 @dataclass(slots=True)
@@ -54,7 +80,9 @@ class TransactionSet:
 
     code: str
     control: str
-    sender: str  # ISA05:ISA06, "" where it is not known
+    isa: Segment = NOWHERE
+    group: "Group | None" = None  # None: it stands outside of any
+    start: int = 0  # the number of ST
     component: str = ""  # ISA16
     segments: list[Segment] = field(default_factory=list)
     fault: Fault | None = None
@@ -62,12 +90,48 @@ class TransactionSet:
     def blame(self, fault: Fault | None) -> None:
         self.fault = self.fault or fault
 
+    @property
+    def sender(self) -> str:
+        """ISA05:ISA06, "" where it is not known."""
+        return party_of(self.isa, 5)
+
+
+@dataclass(slots=True)
+class Group:
+    """A functional group, GS to GE. `declared` is how many sets GE01 says, `fault` the first thing wrong with the two: it holds all its sets."""
+
+    gs: Segment
+    sets: list[TransactionSet] = field(default_factory=list)
+    declared: int | None = None
+    fault: Fault | None = None
+
+
+@dataclass(slots=True)
+class Interchange:
+    """ISA to IEA. `sets` are all of it, one without a code where none can be told; `fault` is the first thing wrong with the whole."""
+
+    isa: Segment = NOWHERE
+    groups: list[Group] = field(default_factory=list)
+    sets: list[TransactionSet] = field(default_factory=list)
+    fault: Fault | None = None
+
+
+def party_of(isa: Segment, qualifier: int) -> str:
+    """`ZZ:ACME`, the sender (5) or the receiver (7) of an interchange; "" where it is not there or cannot be one."""
+    name = f"{isa[qualifier]}:{isa[qualifier + 1]}"
+    return name if isa[qualifier + 1] and len(name) <= 40 and name.isprintable() else ""
+
 
 def parse(body: bytes) -> Sequence[TransactionSet]:
     """All transaction sets of a file, in order. An interchange in which no set can be told gives one with code "" and its fault."""
+    return [one for interchange in interchanges(body) for one in interchange.sets]
+
+
+def interchanges(body: bytes) -> Sequence[Interchange]:
+    """All interchanges of a file, in order, each with at least one set; what cannot be read between them is one too, without ISA."""
     text = decode(body)
-    found: list[TransactionSet] = []
-    position, line, segments = 0, 1, 0
+    found: list[Interchange] = []
+    position, line, segments, sets = 0, 1, 0, 0
     while True:
         start = position
         while position < len(text) and text[position] in _BLANK:
@@ -75,15 +139,14 @@ def parse(body: bytes) -> Sequence[TransactionSet]:
         line += text.count("\n", start, position)
         if position >= len(text):
             return found
-        if segments >= SEGMENTS_MAX or len(found) >= SETS_MAX:
+        if segments >= SEGMENTS_MAX or sets >= SETS_MAX:
             most = f"{SEGMENTS_MAX} segments or {SETS_MAX} transaction sets"
-            found.append(
-                TransactionSet("", "", "", fault=Fault(f"the file has more than {most}: send the rest in files of its own", f"line {line}"))
-            )
+            fault = Fault(f"the file has more than {most}: send the rest in files of its own", f"line {line}")
+            found.append(Interchange(sets=[TransactionSet("", "", fault=fault)], fault=fault))
             return found
         reader = _Reader(text, position, line, SEGMENTS_MAX - segments)
-        found += reader.read()
-        position, line, segments = reader.position, reader.line, segments + reader.number
+        found.append(reader.read())
+        position, line, segments, sets = reader.position, reader.line, segments + reader.number, sets + len(found[-1].sets)
 
 
 def canonical(one: TransactionSet) -> Iterator[list[str]]:
@@ -107,28 +170,27 @@ class _Reader:
         self.number = 0  # segments read
         self._most = most
         self._separator = self._terminator = self._component = ""
-        self._sets: list[TransactionSet] = []
-        self._fault: Fault | None = None  # of the whole interchange
+        self._found = Interchange()
         self._head = ""  # how a text begins that is no interchange
-        self._isa = self._gs = self._st = Segment(("",), 0, 0)
-        self._in_group = False
-        self._set: TransactionSet | None = None
-        self._group_start = 0  # index of its first set
-        self._group_fault: Fault | None = None
-        self._groups = 0
+        self._st = NOWHERE
+        self._group: Group | None = None  # the open one
+        self._set: TransactionSet | None = None  # the open one
 
-    def read(self) -> list[TransactionSet]:
-        """The sets of the interchange, each with its fault; at least one."""
+    def read(self) -> Interchange:
+        """The interchange with its sets, each with its fault."""
         self._read()
-        for one in self._sets:
-            one.blame(self._fault)
-        if self._sets:
-            return self._sets
+        found = self._found
+        for one in found.sets:
+            one.blame(found.fault)
+        if found.sets:
+            return found
         if (fragment := FRAGMENT.match(self._head)) is not None:
             reason = "it stands outside an interchange (ISA to IEA), so its sender is not known: send the whole interchange"
-            return [TransactionSet(fragment[3], "", "", fault=Fault(reason, self._fault.place if self._fault else ""))]
-        fault = self._fault or Fault("the interchange holds no transaction set", self._isa.place)
-        return [TransactionSet("", "", self._sender(), fault=fault)]
+            found.sets = [TransactionSet(fragment[3], "", fault=Fault(reason, found.fault.place if found.fault else ""))]
+        else:
+            fault = found.fault or Fault.at("the interchange holds no transaction set", found.isa)
+            found.sets = [TransactionSet("", "", found.isa, fault=fault)]
+        return found
 
     def _read(self) -> None:
         if not NEXT_ISA.match(self.text, self.position):
@@ -139,13 +201,13 @@ class _Reader:
         for segment in self._segments():
             if self._take(segment):
                 return None
-        if self._set is not None or self._in_group:
+        if self._set is not None or self._group is not None:
             self._end_group(None)
-        return self._blame_all(Fault("the interchange has no IEA: the file is cut short", self._isa.place))
+        return self._blame_all(Fault.at("the interchange has no IEA: the file is cut short", self._found.isa))
 
     def _lost(self, reason: str) -> None:
         """Nothing can be told here; the text goes on at the next interchange."""
-        self._fault = Fault(reason, f"line {self.line}")
+        self._found.fault = Fault(reason, f"line {self.line}")
         self._head = self.text[self.position : self.position + ISA_CHARS_MAX]
         self.number = 1
         match = NEXT_ISA.search(self.text, self.position + 1)
@@ -176,16 +238,17 @@ class _Reader:
                 content = content.translate(_BREAKS)
             segment = Segment(tuple(content.split(separator)), self.number, at)
             if end < 0 and segment.tag != "IEA":
-                return self._blame_all(Fault("the file ends amid a segment", segment.place))
+                return self._blame_all(Fault.at("the file ends amid a segment", segment))
             if self.number > self._most:
                 self.position = len(text)
-                return self._blame_all(Fault(f"the file has more than {SEGMENTS_MAX} segments: send it in parts", segment.place))
+                return self._blame_all(Fault.at(f"the file has more than {SEGMENTS_MAX} segments: send it in parts", segment))
             if not _TAG.fullmatch(segment.tag):
-                self._blame(Fault(f"{segment.tag[:12]!r} is no segment tag", segment.place))
-            elif len(content) > ELEMENT_CHARS_MAX and any(len(element) > ELEMENT_CHARS_MAX for element in segment.elements):
-                self._blame(Fault(f"an element is longer than {ELEMENT_CHARS_MAX} characters", segment.place))
+                self._blame(Fault.at(f"{segment.tag[:12]!r} is no segment tag", segment, "1"))
+            elif len(content) > ELEMENT_CHARS_MAX and (n := _first(segment, lambda element: len(element) > ELEMENT_CHARS_MAX)):
+                self._blame(Fault.at(f"an element is longer than {ELEMENT_CHARS_MAX} characters", segment, "5", n))
             elif any(c not in control_ok for c in _CONTROL.findall(content)):
-                self._blame(Fault("a control character stands in an element", segment.place))
+                n = _first(segment, lambda element: any(c not in control_ok for c in _CONTROL.findall(element)))
+                self._blame(Fault.at("a control character stands in an element", segment, "6", n))
             yield segment
         return None
 
@@ -207,102 +270,107 @@ class _Reader:
                 return True
             case _ if self._set is not None:
                 self._set.segments.append(s)
-            case "TA1" if not self._in_group:
+            case "TA1" if self._group is None:
                 pass  # an acknowledgement of an interchange of ours
             case _:
-                self._blame(Fault(f"the segment {s.tag[:12]!r} stands outside any transaction set", s.place))
+                self._blame(Fault.at(f"the segment {s.tag[:12]!r} stands outside any transaction set", s))
         return False
 
     def _blame(self, fault: Fault) -> None:
         """The smallest thing that is open: the set, the group, the interchange."""
         if self._set is not None:
             self._set.blame(fault)
-        elif self._in_group:
-            self._group_fault = self._group_fault or fault
+        elif self._group is not None:
+            self._group.fault = self._group.fault or fault
         else:
             self._blame_all(fault)
 
     def _blame_all(self, fault: Fault) -> None:
-        self._fault = self._fault or fault
-
-    def _sender(self) -> str:
-        said = f"{self._isa[5]}:{self._isa[6]}"
-        return said if self._isa[6] and len(said) <= 40 and said.isprintable() else ""
+        self._found.fault = self._found.fault or fault
 
     def _start(self, s: Segment) -> None:
-        self._isa = s
+        self._found.isa = s
         for n, name, most in ((5, "qualifier", 2), (6, "id", 15)):
             if len(s[n]) > most:
-                self._blame_all(Fault(f"the sender's {name} (ISA{n:02}) has more than {most} characters", s.place))
-        if not self._sender():
-            self._blame_all(Fault("the sender's id (ISA06) is not there", s.place))
+                self._blame_all(Fault.at(f"the sender's {name} (ISA{n:02}) has more than {most} characters", s))
+        if not party_of(s, 5):
+            self._blame_all(Fault.at("the sender's id (ISA06) is not there", s))
 
     def _start_group(self, s: Segment) -> None:
-        if self._in_group:
+        if self._group is not None:
             self._end_group(None)
         elif self._set is not None:
             self._end_set(None)
-        self._gs, self._in_group = s, True
-        self._group_start, self._group_fault = len(self._sets), None
-        self._groups += 1
+        self._group = Group(s)
+        self._found.groups.append(self._group)
 
     def _start_set(self, s: Segment) -> None:
         if self._set is not None:
             self._end_set(None)
         self._st = s
-        self._set = TransactionSet(s[1], s[2], self._sender(), self._component)
-        if len(self._sets) > SETS_MAX:
+        self._set = TransactionSet(s[1], s[2], self._found.isa, self._group, s.number, self._component)
+        if len(self._found.sets) > SETS_MAX:
             self.position = len(self.text)
-            return self._blame_all(Fault(f"the interchange has more than {SETS_MAX} transaction sets: send it in parts", s.place))
-        self._sets.append(self._set)
-        if not self._in_group:
-            self._set.blame(Fault("the transaction set stands outside a functional group (GS)", s.place))
+            return self._blame_all(Fault.at(f"the interchange has more than {SETS_MAX} transaction sets: send it in parts", s))
+        self._found.sets.append(self._set)
+        if self._group is not None:
+            self._group.sets.append(self._set)
+        else:
+            self._set.blame(Fault.at("the transaction set stands outside a functional group (GS)", s))
         if not re.fullmatch(r"[0-9]{3}", s[1]):
-            self._set.blame(Fault(f"ST01 is {s[1][:20]!r}, which is no transaction set's code", s.place))
+            self._set.blame(Fault.at(f"ST01 is {s[1][:20]!r}, which is no transaction set's code", s, "6"))
         if not 0 < len(s[2]) <= 9:
-            self._set.blame(Fault("ST02 must be a control number of 1 to 9 characters", s.place))
+            self._set.blame(Fault.at("ST02 must be a control number of 1 to 9 characters", s, "7"))
         return None
 
     def _end_set(self, s: Segment | None) -> None:
         one, self._set = self._set, None
         if s is None:
             if one is not None:
-                one.blame(Fault("the transaction set has no SE", self._st.place))
+                one.blame(Fault.at("the transaction set has no SE", self._st, "2"))
         elif one is None:
-            self._blame(Fault("SE without ST", s.place))
+            self._blame(Fault.at("SE without ST", s))
         else:
             count = len(one.segments) + 2
             if _number(s[1]) != count:
-                one.blame(Fault(f"SE01 says {s[1][:20]!r} segments, there are {count}", s.place))
+                one.blame(Fault.at(f"SE01 says {s[1][:20]!r} segments, there are {count}", s, "4"))
             if s[2] != one.control:
-                one.blame(Fault(f"SE02 is {s[2][:20]!r}, but ST02 is {one.control[:20]!r}", s.place))
+                one.blame(Fault.at(f"SE02 is {s[2][:20]!r}, but ST02 is {one.control[:20]!r}", s, "3"))
 
     def _end_group(self, s: Segment | None) -> None:
         if self._set is not None:
             self._end_set(None)
-        sets = self._sets[self._group_start :]
+        if self._group is None:
+            if s is not None:
+                self._blame_all(Fault.at("GE without GS", s))
+            return
+        gs, sets = self._group.gs, self._group.sets
+        self._group.declared = _number(s[1]) if s is not None else None
         if s is None:
-            self._blame(Fault("the functional group has no GE", self._gs.place))
-        elif not self._in_group:
-            return self._blame_all(Fault("GE without GS", s.place))
-        elif not _same(s[2], self._gs[6]):
-            self._blame(Fault(f"GE02 is {s[2][:20]!r}, but GS06 is {self._gs[6][:20]!r}", s.place))
+            self._blame(Fault.at("the functional group has no GE", gs, "3"))
+        elif not _same(s[2], gs[6]):
+            self._blame(Fault.at(f"GE02 is {s[2][:20]!r}, but GS06 is {gs[6][:20]!r}", s, "4"))
         elif _number(s[1]) != len(sets):
-            self._blame(Fault(f"GE01 says {s[1][:20]!r} transaction sets, there are {len(sets)}", s.place))
+            self._blame(Fault.at(f"GE01 says {s[1][:20]!r} transaction sets, there are {len(sets)}", s, "5"))
         for one in sets:
-            one.blame(self._group_fault)
-        self._in_group = False
-        return None
+            one.blame(self._group.fault)
+        self._group = None
 
     def _end(self, s: Segment) -> None:
-        if self._in_group:
+        if self._group is not None:
             self._end_group(None)
         elif self._set is not None:
             self._end_set(None)
-        if not _same(s[2], self._isa[13]):
-            self._blame_all(Fault(f"IEA02 is {s[2][:20]!r}, but ISA13 is {self._isa[13][:20]!r}", s.place))
-        elif _number(s[1]) != self._groups:
-            self._blame_all(Fault(f"IEA01 says {s[1][:20]!r} functional groups, there are {self._groups}", s.place))
+        isa, groups = self._found.isa, self._found.groups
+        if not _same(s[2], isa[13]):
+            self._blame_all(Fault.at(f"IEA02 is {s[2][:20]!r}, but ISA13 is {isa[13][:20]!r}", s))
+        elif _number(s[1]) != len(groups):
+            self._blame_all(Fault.at(f"IEA01 says {s[1][:20]!r} functional groups, there are {len(groups)}", s))
+
+
+def _first(s: Segment, wrong: Callable[[str], bool]) -> int:
+    """The first element that is wrong; 0 where none is."""
+    return next((n for n, element in enumerate(s.elements) if wrong(element)), 0)
 
 
 def _number(text: str) -> int | None:

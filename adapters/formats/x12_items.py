@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import pairwise, takewhile
 
-from adapters.formats.x12 import Segment
-from adapters.formats.x12_856 import Broken, Level
+from adapters.formats.x12 import Broken, Segment
+from adapters.formats.x12_856 import Level
 from adapters.formats.x12_names import LOT_REFERENCES, handling_unit, name_of, of, pairs, references
 from adapters.formats.x12_values import decimal_text
 from events.vocabulary import sscc18
@@ -67,7 +67,7 @@ def read(level: Level, unit_of: Unit) -> list[ItemLine]:
     """The lines of a level, one for each LIN. Raises `Broken` where one cannot be told."""
     starts = [n for n, s in enumerate(level.segments) if s.tag == "LIN"]
     if not starts:
-        raise Broken("the item has no LIN, so nothing says what it is", level.hl.place)
+        raise Broken("the item has no LIN, so nothing says what it is", level.hl, "3")
     bounds = [0, *starts[1:], len(level.segments)]
     packs = list(_packs(level)) if len(starts) == 1 else []
     lines, size = [], 0
@@ -82,7 +82,7 @@ def read(level: Level, unit_of: Unit) -> list[ItemLine]:
 
 
 def _too_much(level: Level) -> Broken:
-    return Broken("the item names too many lots, serials or packs for all that it says of each: send it in several levels", level.hl.place)
+    return Broken("the item names too many lots, serials or packs for all that it says of each: send it in several levels", level.hl, "4")
 
 
 def _line(level: Level, segments: Sequence[Segment], packs: Sequence[Level], unit_of: Unit) -> ItemLine:
@@ -90,7 +90,7 @@ def _line(level: Level, segments: Sequence[Segment], packs: Sequence[Level], uni
     numbers = pairs(lin, 2)
     item = name_of(numbers)
     if not item:
-        raise Broken("LIN names no item: a number with its qualifier (such as UP, BP, VP) is missing", lin.place)
+        raise Broken("LIN names no item: a number with its qualifier (such as UP, BP, VP) is missing", lin, "2", 2)
     order = level.order()
     own_line = order[5] if order is not None else ""
     if order is None:
@@ -238,24 +238,29 @@ def _quantity(segments: Sequence[Segment], hl: Segment, unit_of: Unit, *, needed
     found = [s for s in segments if s.tag == "SN1"]
     if not found:
         if needed:
-            raise Broken("the item has no SN1, so nothing says how much is coming", hl.place)
+            raise Broken("the item has no SN1, so nothing says how much is coming", hl, "3")
         return None, ""
     s = found[0]
     if len(found) > 1:
-        raise Broken("SN1 stands twice for one item: which quantity is meant?", found[1].place)
+        raise Broken("SN1 stands twice for one item: which quantity is meant?", found[1], "5")
+    return quantity_at(s, 2, unit_of)
+
+
+def quantity_at(s: Segment, n: int, unit_of: Unit) -> tuple[Decimal, str]:
+    """The quantity in element n and its unit in the next, as Rec 20 code. Raises `Broken`."""
+    name, unit_name = f"{s.tag}{n:02}", f"{s.tag}{n + 1:02}"
     try:
-        value = Decimal(decimal_text(s[2]))
+        value = Decimal(decimal_text(s[n]))
     except ValueError as error:
-        raise Broken(f"SN102: {error}", s.place) from None
+        raise Broken(f"{name}: {error}", s, "6" if s[n] else "1", n) from None
     if value < 0:
-        raise Broken(f"SN102 is {s[2]}: a shipped quantity cannot be negative", s.place)
-    if not s[3]:
-        raise Broken("SN103 is empty: the quantity has no unit", s.place)
-    unit = unit_of(s[3])
+        raise Broken(f"{name} is {s[n]}: a quantity cannot be negative", s, "7", n)
+    if not s[n + 1]:
+        raise Broken(f"{unit_name} is empty: the quantity has no unit", s, "2", n + 1)
+    unit = unit_of(s[n + 1])
     if unit is None:
-        raise Broken(
-            f"the unit {s[3][:20]!r} (SN103) is not known: name its UN/ECE Rec 20 code for this partner in the configuration", s.place
-        )
+        why = f"the unit {s[n + 1][:20]!r} ({unit_name}) is not known: name its UN/ECE Rec 20 code for this partner in the configuration"
+        raise Broken(why, s, "7", n + 1, remedy="")
     return value, unit
 
 

@@ -1,4 +1,4 @@
-"""Numbers and names in an 856: which of several item numbers names the item, handling units, and what is kept as it is."""
+"""Numbers and names in orders and ship notices: which of several item numbers names the item, handling units, and what is kept as it is."""
 
 from collections.abc import Sequence
 
@@ -19,11 +19,11 @@ def handling_unit(mark: str) -> str:
     return sscc18(mark.replace("(00)", "00", 1).replace(" ", "")) or mark
 
 
-def pairs(s: Segment, first: int) -> dict[str, str]:
-    """Qualifier and value of each pair; a qualifier that comes again gets `#2`, `#3`, …"""
+def pairs(s: Segment, first: int, last: int = 1_000_000) -> dict[str, str]:
+    """Qualifier and value of each pair in the elements `first` to `last`; a qualifier that comes again gets `#2`, `#3`, …"""
     found: dict[str, str] = {}
     times: dict[str, int] = {}
-    for n in range(first, len(s.elements) - 1, 2):
+    for n in range(first, min(len(s.elements) - 1, last), 2):
         qualifier, value = s[n], s[n + 1]
         if qualifier and value:
             times[qualifier] = times.get(qualifier, 0) + 1

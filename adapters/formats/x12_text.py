@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from functools import lru_cache
 
 ISA_CHARS_MAX = 400  # a padded ISA has 106; wrapped and indented ones in real files stay under 250
 _ISA_ELEMENTS = 16
@@ -38,8 +39,7 @@ def separators(text: str, start: int) -> tuple[str, str, str] | None:
         position = text.find(separator, position + 1, start + ISA_CHARS_MAX)
         if position < 0:
             return None
-    follows = re.compile(r"([^\r\n])([^ \t\r\n]{0,3})([ \t\r\n]*)(?=(?:GS|TA1|IEA|ISA|ST)" + re.escape(separator) + ")")
-    match = follows.match(text, position + 1, position + ISA_CHARS_MAX)
+    match = _follows(separator).match(text, position + 1, position + ISA_CHARS_MAX)
     if match:
         component, mark, breaks = match.groups()
         if not mark and not (mark := "\n" if "\n" in breaks else "\r" if "\r" in breaks else ""):
@@ -51,3 +51,9 @@ def separators(text: str, start: int) -> tuple[str, str, str] | None:
     else:
         return None
     return (separator, mark, component) if mark and separator not in mark else None
+
+
+@lru_cache(64)
+def _follows(separator: str) -> re.Pattern[str]:
+    """ISA16, the terminator and what wraps lines, up to the segment after ISA."""
+    return re.compile(r"([^\r\n])([^ \t\r\n]{0,3})([ \t\r\n]*)(?=(?:GS|TA1|IEA|ISA|ST)" + re.escape(separator) + ")")

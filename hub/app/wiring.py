@@ -6,6 +6,7 @@ import pkgutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import adapters
@@ -25,9 +26,18 @@ from projections.base import TableView
 
 @cache
 def mappings() -> tuple[Mapping, ...]:
-    """All mappings: the module attribute `MAPPING` of each module in adapters/."""
-    modules = (importlib.import_module(f"adapters.{m.name}") for m in pkgutil.iter_modules(adapters.__path__) if not m.ispkg)
+    """All mappings: the module attribute `MAPPING` of each module in adapters/, and of the module `mapping` of each package that has one."""
+    names = (_module(m.name, m.ispkg) for m in pkgutil.iter_modules(adapters.__path__))
+    modules = (importlib.import_module(name) for name in names if name)
     return tuple(module.MAPPING for module in modules if hasattr(module, "MAPPING"))
+
+
+def _module(name: str, package: bool) -> str:
+    """Where a mapping may be; "" for a package that has none: it is not imported to see, for some need seconds."""
+    if not package:
+        return f"adapters.{name}"
+    there = any((Path(folder) / name / "mapping.py").is_file() for folder in adapters.__path__)
+    return f"adapters.{name}.mapping" if there else ""
 
 
 @cache

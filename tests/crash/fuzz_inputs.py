@@ -39,7 +39,7 @@ def seeds(wanted: Callable[[bytes], bool]) -> list[bytes]:
 
 
 def squares(times: int = 2000) -> list[bytes]:
-    """Notices and a document in which two things come often: what is made of each with each, or copied for each, grows by the square."""
+    """Notices, orders and a document in which two things come often: what is made of each with each, or copied for each, grows by the square."""
     text = (SEEDS / "notice.x12").read_text()
     head, tail = text[: text.index("HL*3*2*T")], text[text.index("CTT*") :]
 
@@ -55,12 +55,25 @@ def squares(times: int = 2000) -> list[bytes]:
         f"HL*3*2*I~{often('MAN*GM*#~')}{lines}",
         f"HL*3*2*I~{often('PRF*~')}{lines}",
     ]
+    orders = [
+        _often("order.x12", "PO1*10*", often("PO1*#*1*EA***BP*A~REF*A#*a~"), "CTT*"),
+        _often("order.x12", "PO1*10*", f"PO1*1*1*EA***BP*A~{often('REF*A*#~')}{often('SCH*1*EA***002*20260105~')}", "CTT*"),
+        _often("acknowledged.x12", "AK3*", often("AK3*PO1*#**8~AK4*1**1~"), "AK5*R"),
+    ]
     document = json.loads((SEEDS / "document.epcis.json").read_bytes())
     event = document["epcisBody"]["eventList"][-1]
     contexts = {f"t{n}": "urn:x:" for n in range(4 * times)}, {"e": "urn:" + "x" * 100_000}
     events = [{"type": "ObjectEvent", "@context": {}}] * times, [event | {f"e:{n}": 1 for n in range(4 * times)}]
     documents = [document | {"@context": [c], "epcisBody": {"eventList": e}} for c, e in zip(contexts, events, strict=True)]
-    return [*(_recounted(f"{head}{level}{tail}".encode()) for level in levels), *(json.dumps(one).encode() for one in documents)]
+    notices = [_recounted(f"{head}{level}{tail}".encode()) for level in levels]
+    return [*notices, *orders, *(json.dumps(one).encode() for one in documents)]
+
+
+def _often(seed: str, begin: str, segments: str, end: str) -> bytes:
+    """A seed with other segments from the first `begin` to the first `end` after it."""
+    text = (SEEDS / seed).read_text()
+    start = text.index(begin)
+    return _recounted(f"{text[:start]}{segments}{text[text.index(end, start) :]}".encode())
 
 
 def mutated(rng: random.Random, body: bytes, other: bytes) -> bytes:
@@ -295,7 +308,9 @@ def _coded(rng: random.Random, body: bytes, other: bytes) -> bytes:
 
 
 def _bracket(rng: random.Random, body: bytes, other: bytes) -> bytes:
-    one = rng.choice((b"[", b"{", b'{"a":', b"<", b"<a ", b"<!--", b"<?", b'"', b"(", b"\\", b"\n", b"ISA*", b"ST*856*", b"/01/"))
+    one = rng.choice(
+        (b"[", b"{", b'{"a":', b"<", b"<a ", b"<!--", b"<?", b'"', b"(", b"\\", b"\n", b"ISA*", b"ST*856*", b"~PO1*", b"~AK2*", b"/01/")
+    )
     times = min(rng.choice((3, 70, 70, 5000, 60_000)), BYTES_MAX // len(one))
     return one * times + (body if rng.random() < 0.7 else b"")
 

@@ -18,9 +18,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
-from adapters.formats import sparkplug
+from adapters.formats import sparkplug, x12
 from adapters.formats.sparkplug import Property
 from adapters.formats.sparkplug_values import DataSet, DataType
+from adapters.x12 import mapping as x12_mapping
+from adapters.x12.answers import Answer, answers
 from events import canonical, gs1
 from events.base import Envelope, Event, Fact, Recorded, event_class, validated
 from events.errors import Corrupt, Refused
@@ -30,13 +32,13 @@ from hub.app.settings import ConfigError, Secret, Settings
 from hub.app.web import Guard
 from hub.app.wiring import mappings
 from hub.intake import door
-from hub.intake.delivery import Delivery
+from hub.intake.delivery import Delivery, LineOutcome, PartOutcome
 from hub.intake.mapping import Context, Held, Line, Mapping, Part
 from hub.log import codec
 from projections.naming import named
 from projections.trace import resolve
 from tests import copied
-from tests.crash.fuzz_inputs import SEEDS, seeds, squares
+from tests.crash.fuzz_inputs import BYTES_MAX, SEEDS, seeds, squares
 from tests.facts import START
 
 T = TypeVar("T")
@@ -160,6 +162,38 @@ def _parts_told(parts: Sequence[Part]) -> Iterator[str]:
                     " ".join((f.event.type, *sorted(f.event.data()), *sorted(filter(str.isalpha, f.envelope.details))))
                     for f in line.facts[:9]
                 )
+
+
+# -- the 997 that answers what was received -------------------------------------------------------------------------------------------------
+
+
+def _answered(body: bytes) -> list[Answer] | None:
+    """The answers to a delivery of which a fresh home took what it could: the delivery is read three times, so only up to half the bytes."""
+    if not x12_mapping.MAPPING.recognises(body) or len(body) > BYTES_MAX // 2:
+        return None
+    parts = x12_mapping.MAPPING.read(body, Context(raw=""))
+    return answers(body, [PartOutcome(p.number, p.format, [_decided(line) for line in p.lines]) for p in parts], lambda to: 7, START)
+
+
+def _decided(line: Line | Held) -> LineOutcome:
+    held = isinstance(line, Held)
+    return LineOutcome(line.path, "quarantined" if held else "accepted", "fuzz")
+
+
+def _check_answered(body: bytes, found: list[Answer]) -> None:
+    groups = [g for i in x12.interchanges(body) for g in i.groups]
+    asked = [g for g in groups if g.gs[1] != "FA" and not (g.sets and all(one.code in ("997", "999") for one in g.sets))]
+    written = [one for answer in found if answer.body for one in x12.parse(answer.body)]
+    must(all(one.fault is None for one in written), "an answer is broken")
+    must(len(written) + sum(len(answer.unanswered) for answer in found) == len(asked), "a group has no answer, or two")
+    facts = [part for answer in found if answer.body for part in x12_mapping.MAPPING.read(answer.body, Context(raw=""))]
+    must(all(isinstance(line, Line) for part in facts for line in part.lines), "an answer that nobody can read")
+
+
+def _answered_told(found: list[Answer]) -> Iterator[str]:
+    for answer in found:
+        yield from (words(reason) for reason in answer.unanswered)
+        yield from (re.sub(r"[\d>]+", "", segment) for segment in answer.body.decode().split("~") if segment[:3] in ("AK5", "AK9"))
 
 
 # -- JSON, events, rows ---------------------------------------------------------------------------------------------------------------------
@@ -391,6 +425,7 @@ def targets() -> dict[str, Target]:
     """All targets by name."""
     found = [
         *(_mapping(m) for m in mappings()),
+        Target("x12-answers", lambda: seeds(x12_mapping.MAPPING.recognises), _answered, (), _check_answered, bool, _answered_told),
         Target("json", _json, canonical.loads, (Refused,), _check_json, lambda found: isinstance(found, dict | list), _json_told),
         Target("event", _events, _event, (Refused,), _check_event, lambda found: True, _event_told),
         Target("row", _rows, _row, (Corrupt,), _check_nothing, lambda found: True, lambda found: [found.event.type]),

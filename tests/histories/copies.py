@@ -20,7 +20,7 @@ _SHARED = {"item", "partner", "supplier", "customer", "carrier", "location", "fr
 _OWN = {
     "lot", "serial", "handling_unit", "handling_units", "order", "purchase_order", "purchase_orders", "asn", "receipt", "output", "scrap",
     "rework", "transformation", "split", "merge", "transfer", "document", "shipment", "sales_order", "return_number", "observation",
-    "reversal", "original", "quarantined_key", "refused_key", "transactions", "gap", "lane",
+    "reversal", "original", "quarantined_key", "refused_key", "transactions", "gap", "lane", "acknowledgement", "control",
 }  # fmt: skip
 
 

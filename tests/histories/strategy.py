@@ -44,6 +44,7 @@ def _lines() -> st.SearchStrategy[Any]:
     return st.lists(st.fixed_dictionaries(line), min_size=1, max_size=2)
 
 
+_answers = _of(("accepted", "changed", "rejected"))
 _order = _of(("W1", "W2"))
 _po = _of(("PO1", "PO2"))
 _po_line = _maybe(_of(("10", "20")))
@@ -67,6 +68,10 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "masterdata.partner_defined": {"partner": _partner, "role": _of(("supplier", "customer", "carrier"))},
     "masterdata.location_defined": {"location": _place, "owner": _of(("own", "supplier"))},
     "procurement.purchase_order_issued": {"purchase_order": _po, "supplier": _partner, "lines": _lines()},
+    "procurement.purchase_order_acknowledged": {
+        "purchase_order": _po, "supplier": _partner, "status": _answers, "code": st.just("AC"),
+        "lines": st.lists(st.fixed_dictionaries({"line": _of(("10", "20")), "status": _answers, "item": _maybe(_of(_ITEMS))}), max_size=2),
+    },
     "procurement.asn_received": {
         "asn": _asn, "partner": _partner, "content": st.just("c0"), "carrier": _maybe(_partner),
         "purchase_orders": st.lists(_po, max_size=2),
@@ -117,6 +122,10 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "reason": st.just("other"),
     },
     "integration.quarantine_redriven": {"raw_sha256": _of(("aa", "bb")), "outcome": st.just("accepted"), "facts": st.just(1)},
+    "integration.functional_group_acknowledged": {
+        "partner": _partner, "functional_id": st.just("PO"), "control": _number, "status": _of(("accepted", "rejected")), "code": st.just("A"),
+        "included": st.just(1), "received": st.just(1), "accepted": st.integers(0, 1),
+    },
     "integration.gap_detected": {
         "gap": _gap, "edge": _edge, "producer": st.just("plc"), "kind": _of(("sequence", "silent")), "reason": st.just("lost"),
         "first": _maybe(st.just(3)), "last": _maybe(st.just(9)), "since": _maybe(_times), "tags": _of(((), ("a", "b"))),

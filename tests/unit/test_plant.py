@@ -303,7 +303,7 @@ def test_further_batches_share_no_key_with_the_first() -> None:
 
 def _mappings() -> Mapping[str, Any]:
     """The hub's mappings that the parts speak to."""
-    names = {"canonical": "adapters.canonical_json", "supplier": "adapters.x12_asn", "epcis": "adapters.epcis"}
+    names = {"canonical": "adapters.canonical_json", "supplier": "adapters.x12.mapping", "epcis": "adapters.epcis"}
     return {part: import_module(name).MAPPING for part, name in names.items() if find_spec(name)}
 
 

@@ -8,28 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters import x12_asn
 from adapters.formats import units, x12
 from adapters.formats.x12_values import decimal_text
-from adapters.x12_asn import MAPPING
+from adapters.x12 import asn
+from adapters.x12.mapping import MAPPING
 from events.base import Fact
 from events.vocabulary import rec20
 from hub.intake.mapping import Context, Held, Line, Part, Partner
+from tests.edi import WRITTEN, interchange, rewrite
 
 SSCC = "106141412345678908"  # GS1 General Specifications: check digit 8
 SSCC_2 = "006141411234567890"
 HEAD = ["BSN*00*A1*20260105*0600*0001", "HL*1**S", "DTM*017*20260107"]
 ORDER = ["HL*2*1*O", "PRF*PO1"]
-
-
-def interchange(sets: Sequence[Sequence[str]], sender: str = "ACME", element: str = "*", end: str = "~", component: str = ">") -> str:
-    """One group with these sets, each a list of segments between ST and SE written with `*`."""
-    isa = f"ISA*00*{'':10}*00*{'':10}*ZZ*{sender:15}*ZZ*{'PLANT':15}*260105*0600*U*00401*000000007*0*P*{component}"
-    out = [isa, "GS*SH*ACME*PLANT*20260105*0600*9*X*004010"]
-    for n, segments in enumerate(sets, 1):
-        out += [f"ST*856*{n:04}", *segments, f"SE*{len(segments) + 2}*{n:04}"]
-    out += [f"GE*{len(sets)}*9", "IEA*1*000000007"]
-    return "".join(s.replace("*", element) + end for s in out)
 
 
 def read(text: str | bytes, **partners: Partner) -> Sequence[Part]:
@@ -66,20 +57,6 @@ def said(data: dict[str, Any]) -> tuple[Any, ...]:
 
 TEXT = st.text(alphabet="ABCXYZ0189 -.", min_size=1, max_size=12).map(str.strip).filter(bool)
 LINE = st.tuples(TEXT, st.integers(1, 9999), st.sampled_from(["EA", "LB", "KG"]), st.none() | TEXT)
-WRITTEN = st.fixed_dictionaries(
-    {
-        "separators": st.sampled_from(
-            [("*", "~", ">"), ("|", "'", ":"), ("+", "\n", "\\"), ("~", "…", "`"), ("\x1d", "\x1c", "\x1f"), ("^", "\r\n", "<")]
-        ),
-        "after": st.sampled_from(["", "\n", "\r\n", "\r", "\n    "]),
-        "bom": st.booleans(),
-        "before": st.sampled_from(["", "\r\n", "  "]),
-        "wrap": st.integers(0, 90),
-        "empties": st.integers(0, 3),
-        "unpadded": st.booleans(),
-        "control": st.integers(1, 9999),
-    }
-)
 
 
 def lines_of(lines: Sequence[tuple[str, int, str, str | None]]) -> list[str]:
@@ -87,22 +64,6 @@ def lines_of(lines: Sequence[tuple[str, int, str, str | None]]) -> list[str]:
     for n, (item, quantity, unit, lot) in enumerate(lines, 3):
         out += [f"HL*{n}*2*I", f"LIN*{n}*BP*{item}" + (f"*LT*{lot}" if lot else ""), f"SN1**{quantity}*{unit}"]
     return out
-
-
-def rewrite(segments: Sequence[str], how: dict[str, Any]) -> bytes:
-    element, end, component = how["separators"]
-    text = interchange([segments], element=element, end="\x00", component=component)
-    parts = text.rstrip("\x00").split("\x00")
-    if how["unpadded"]:
-        parts[0] = element.join(e.strip() for e in parts[0].split(element))
-    parts = [p.replace("000000007", f"{how['control']:09}") for p in parts]
-    parts = [p + element * how["empties"] if n and p[:3] not in ("IEA", "ISA") else p for n, p in enumerate(parts)]
-    after = "" if end.strip("\r\n") == "" else how["after"]
-    text = "".join(p + end + after for p in parts)
-    if how["wrap"] > 40 and not after and end.strip("\r\n"):
-        head = len(parts[0]) + len(end)
-        text = text[:head] + "\r\n".join(text[head + n : head + n + how["wrap"]] for n in range(0, len(text) - head, how["wrap"]))
-    return f"{chr(0xFEFF) if how['bom'] else ''}{how['before']}{text}".encode()
 
 
 @given(st.lists(LINE, min_size=1, max_size=5), WRITTEN, WRITTEN)
@@ -397,7 +358,7 @@ def test_a_line_with_thousands_of_serials_maps() -> None:
 
 
 def test_a_notice_that_makes_more_facts_than_a_file_may_is_held_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(x12_asn, "FACTS_MAX", 10)
+    monkeypatch.setattr(asn, "FACTS_MAX", 10)
 
     def body(number: str, lines: int) -> list[str]:
         return [*(s.replace("A1", number) for s in HEAD), *(s for n in range(2, lines + 2) for s in (f"HL*{n}*1*I", *ITEM))]
