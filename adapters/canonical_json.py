@@ -1,6 +1,6 @@
 """Canonical JSON and CloudEvents 1.0 JSON to facts: one, an array, `{"facts": […]}`, or newline-delimited.
 
-A row that is wrong is held alone. Facts of the hub's own (`integration.…`) are not taken from outside.
+A row that is wrong is held alone. Facts of the hub's own (`integration.…`, `security.…`) are not taken from outside.
 """
 
 import base64
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from events import canonical, quick
-from events.base import Envelope, Fact, envelope_of, event_class, validated
+from events.base import OWN, PERSON, Envelope, Fact, envelope_of, event_class, validated
 from events.errors import Refused, Unmappable
 from events.traces import traceparent
 from events.vocabulary import TIME_CHARS_MAX, read_time
@@ -112,7 +112,7 @@ def _quick(body: bytes, context: Context, mapping: str) -> list[Fact] | None:
 def _fact_of(row: Any, context: Context, mapping: str) -> Fact | None:
     """The fact of a row that is right; the twin of its data takes their place."""
     reader = quick.reader(row.type)
-    if reader is None or row.type.startswith("integration.") or row.schema_version not in (UNSET, reader.version):
+    if reader is None or row.type.startswith(OWN) or row.schema_version not in (UNSET, reader.version):
         return None
     occurred = _moment(row.occurred_at)
     effective = occurred if row.effective_at is UNSET or row.effective_at == row.occurred_at else _moment(row.effective_at)
@@ -120,7 +120,7 @@ def _fact_of(row: Any, context: Context, mapping: str) -> Fact | None:
     if occurred is None or effective is None or row.source.strip() != row.source or not reader.right(twin):
         return None
     said = {name: value for name in _OTHERS if (value := getattr(row, name)) is not UNSET}
-    if said and any(value.strip() != value for value in said.values()):
+    if said and (any(value.strip() != value for value in said.values()) or PERSON.fullmatch(said.get("actor", ""))):
         return None
     event, row.data = reader.event(row.data), twin
     trace = (traceparent(row.traceparent) if row.traceparent is not UNSET else "") or context.traceparent
@@ -204,7 +204,7 @@ def _fact(row: dict[str, Any], context: Context, mapping: str) -> Fact:
         raise Unmappable("must be text such as procurement.goods_received", "type")
     if not isinstance(data, dict):
         raise Unmappable("must be a JSON object", "data")
-    if type_.startswith("integration."):
+    if type_.startswith(OWN):
         raise Unmappable(f"{type_} is the hub's own to record", "type")
     version = row.get("schema_version")
     if version is not None and (not isinstance(version, int) or isinstance(version, bool)):
@@ -221,7 +221,10 @@ def _envelope(row: dict[str, Any], context: Context, mapping: str) -> Envelope:
     said |= {"occurred_at": occurred, "effective_at": effective or occurred}
     said_trace = row.get("traceparent")  # a row's own is where it was made, the transport's only who passed it on
     trace = traceparent(said_trace if isinstance(said_trace, str) else None) or context.traceparent
-    return envelope_of({**said, "mapping": mapping, "raw": context.raw, "traceparent": trace})
+    found = envelope_of({**said, "mapping": mapping, "raw": context.raw, "traceparent": trace})
+    if found.actor and PERSON.fullmatch(found.actor):
+        raise Unmappable("names a person of the hub, whom the hub alone identifies: send the name that the source knows", "actor")
+    return found
 
 
 def _check_time(name: str, value: object) -> None:

@@ -5,6 +5,7 @@ the door, once; what comes back from the log was validated when it was appended 
 """
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -25,6 +26,8 @@ Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 _types: dict[EventType, type["Event"]] = {}
 _upcasters: dict[tuple[EventType, int], Upcaster] = {}
 
+OWN = ("integration.", "security.")  # areas of which the hub alone records facts: no source may send them
+PERSON = re.compile(r"person/[0-9a-f]{16}", re.ASCII)  # how an envelope's actor names a person whom the hub identified; no source may
 STRICT = ConfigDict(extra="forbid", strict=False)
 
 

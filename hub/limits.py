@@ -93,3 +93,12 @@ POSTING_SETTLE_S = 60.0  # a claimed attempt that is silent for longer is asked 
 POSTING_LATE_S = 300.0  # after which a request that nobody waits for any more has landed or never will
 POSTING_POLL_S = 0.5  # the ledger is looked at this often while nothing happens
 POSTING_VIEW_S = 0.02  # what was said shows in the view after about this long
+IDENTIFY_S = 5.0  # to look up who shows a token; one who waits longer is told to try again
+IDENTIFY_AT_ONCE_MAX = 4  # look-ups of one process, which anybody may cause; more wait
+SEEN_S = 60  # when a token was last used is kept to this
+SIGN_IN_BYTES_MAX = 4096  # of the form
+SESSION_S = 12 * 3600.0  # a session of the console: a shift and what follows it, however busy it is
+SESSIONS_MAX = 1000  # of one process; the oldest ends for a newer one
+SESSION_CHECK_S = (
+    10.0  # an open page of a session that has ended is closed after this at its next word, which a browser says twice a minute
+)

@@ -2,7 +2,8 @@
 
 A 2xx is sent only after everything in the request is durable. With a token set every request needs it, as `Authorization: Bearer` or as the
 password of HTTP Basic (so that a browser can ask for it); without one only names of the loopback interface are answered. Pages of other sites
-are never answered. Whatever goes wrong is answered as application/problem+json.
+are never answered. A person's token, as Bearer, or their session opens everything but the intake where the other is needed, and alone decides
+(hub/app/signin.py). Whatever goes wrong is answered as application/problem+json.
 """
 
 import logging
@@ -20,12 +21,15 @@ from starlette.routing import Match
 from adapters.http_queue import HttpQueue
 from events import canonical
 from events.errors import HubError, Refused, Unavailable
-from hub.app import answers, metrics, queries
+from hub.app import answers, metrics, queries, signin
 from hub.app.ready import Readiness
 from hub.app.web import Guard, posted, problem
 from hub.app.wiring import Hub
 from hub.intake.delivery import Outcome
+from hub.security.people import NotAllowed
+from hub.security.tokens import NotIdentified
 
+_INTAKE = ("/v1/facts", "/epcis/capture")
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _log = logging.getLogger(__name__)
 
@@ -33,8 +37,9 @@ _log = logging.getLogger(__name__)
 def make_app(hub: Hub, queue: HttpQueue, trouble: Callable[[], str] = lambda: "") -> FastAPI:
     """The application; `queue` is drained by an intake loop, `trouble` says why that cannot go on."""
     app = FastAPI(title="Millwright", version="1", docs_url=None, redoc_url=None)  # their pages load scripts from elsewhere
+    app.include_router(signin.routes(hub))
     app.include_router(_routes(hub, queue, Readiness(hub, trouble)))
-    app.add_middleware(Guard, token=hub.settings.api_token)
+    app.add_middleware(Guard, token=hub.settings.api_token, enters=signin.entering(hub), machines=_INTAKE, open_=(signin.PATH,))
     for kind in (HubError, psycopg.Error, ClientDisconnect, HTTPException, Exception):
         app.add_exception_handler(kind, _answer_to)
     return app
@@ -49,6 +54,10 @@ def _answer_to(request: Request, error: Exception) -> Response:
     detail = " ".join(str(error).split())
     if isinstance(error, Unavailable | psycopg.OperationalError):
         return problem(503, detail, {"Retry-After": "1"})
+    if isinstance(error, NotIdentified):
+        return problem(401, detail, {"WWW-Authenticate": 'Bearer realm="Millwright"'})
+    if isinstance(error, NotAllowed):
+        return problem(403, detail)
     if isinstance(error, Refused | psycopg.DataError):
         return problem(400, detail)
     if not isinstance(error, HubError | psycopg.Error):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from html import escape
+from importlib import resources
 from urllib.parse import quote
 
 
@@ -63,6 +64,13 @@ def trace_link(kind: str, identifier: str, shown: object = None) -> Html:
 def command(words: str) -> Html:
     """A command to type."""
     return tag("code", words, cls="cmd")
+
+
+def style() -> str:
+    """The style sheet of the console's pages."""
+    return (
+        resources.files("hub.app").joinpath("console", "console.css").read_text("utf-8")
+    )  # not the package, which would begin the console
 
 
 def _pieces(children: Iterable[Child]) -> Iterable[str]:

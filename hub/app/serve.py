@@ -15,6 +15,7 @@ from functools import partial
 from events.errors import Unavailable
 from hub.app import logs
 from hub.app.home import Home
+from hub.app.people import TOKEN
 from hub.app.settings import Settings
 from hub.app.supervisor import Child, Supervisor
 from hub.app.wiring import open_hub
@@ -25,7 +26,7 @@ BACKLOG = 2048  # connections that wait to be taken, as uvicorn asks for by itse
 
 def hub_children(settings: Settings, env: Mapping[str, str] | None = None) -> list[Child]:
     """The processes of ours; `hub-postings`, `hub-relay` and `hub-plants` where there is somebody to tell."""
-    env = dict(os.environ if env is None else env)
+    env = {name: value for name, value in (os.environ if env is None else env).items() if name not in (TOKEN, f"{TOKEN}_FILE")}
     worker = [sys.executable, "-m", "hub.app.worker"]
     return [
         Child("hub-follow", [*worker, "follow"], env),

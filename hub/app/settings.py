@@ -120,7 +120,7 @@ class Settings:
             raise ConfigError(f"HUB_LOG: {_shown(env['HUB_LOG'])} is not known: write text, json, or nothing (text on a terminal)")
         source = _Source(env, home / "hub.toml")
         host, port = host_port(*source.text("HUB_LISTEN", "api", "listen", DEFAULT_LISTEN))
-        token = source.secret("HUB_API_TOKEN")
+        token = secret(env, "HUB_API_TOKEN")
         _check_exposure(host, token)
         mqtt, mqtt_where = source.text("HUB_MQTT_URL", "mqtt", "url", "")
         kafka, kafka_where = source.brokers("HUB_KAFKA", "kafka", "brokers")
@@ -136,7 +136,7 @@ class Settings:
         watch, watch_where = source.text("HUB_WATCH", "watch", "folder", "")
         return Settings(
             home=home,
-            database_url=_database_url(source.secret("HUB_DATABASE_URL")),
+            database_url=_database_url(secret(env, "HUB_DATABASE_URL")),
             api_host=host,
             api_port=port,
             api_token=Secret(token) if token else None,
@@ -150,7 +150,7 @@ class Settings:
             edge_port=edge_port,
             edge_names=source.names("HUB_EDGE_NAMES", "edges", "names", ()),
             watch=_path(watch, here, watch_where) if watch else None,
-            erp_url=_erp_url(source.secret("HUB_ERP")),
+            erp_url=_erp_url(secret(env, "HUB_ERP")),
             partners=source.partners(),
         )
 
@@ -207,23 +207,6 @@ class _Source:
             return ",".join(self.names(variable, section, key, ())), where
         return self.text(variable, section, key, "")
 
-    def secret(self, variable: str) -> str | None:
-        """From the environment, or from the file that `<variable>_FILE` names."""
-        value, named = self.env.get(variable), self.env.get(f"{variable}_FILE")
-        if value and named:
-            raise ConfigError(f"{variable} and {variable}_FILE are both set: unset one of them")
-        if not named:
-            return value or None
-        try:
-            text = Path(named).read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"{variable}_FILE: {_shown(named)} cannot be read ({_cause(error)}): correct the path or its permissions"
-            ) from error
-        if not text:
-            raise ConfigError(f"{variable}_FILE: {_shown(named)} is empty: write the secret into it or unset the variable")
-        return _without_nul(text, f"{variable}_FILE: {_shown(named)}")
-
     def partners(self) -> dict[str, Partner]:
         table = self.doc.get("partners", {})
         if not isinstance(table, dict):
@@ -258,6 +241,24 @@ class _Source:
                     f"{where}: units.{code[:80]} = {_shown(unit)} is not a UN/ECE Rec 20 code: write one such as EA, KGM, LTR"
                 )
         return dict(units)
+
+
+def secret(env: Mapping[str, str], variable: str) -> str | None:
+    """A secret from the environment, or from the file that `<variable>_FILE` names; None where neither is set. Raises `ConfigError`."""
+    value, named = env.get(variable), env.get(f"{variable}_FILE")
+    if value and named:
+        raise ConfigError(f"{variable} and {variable}_FILE are both set: unset one of them")
+    if not named:
+        return value or None
+    try:
+        text = Path(named).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{variable}_FILE: {_shown(named)} cannot be read ({_cause(error)}): correct the path or its permissions"
+        ) from error
+    if not text:
+        raise ConfigError(f"{variable}_FILE: {_shown(named)} is empty: write the secret into it or unset the variable")
+    return _without_nul(text, f"{variable}_FILE: {_shown(named)}")
 
 
 def _without_nul(text: str, where: str) -> str:

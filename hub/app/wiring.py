@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import pkgutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from hub.intake.mapping import Mapping, Partner
 from hub.log.follow import Follower
 from hub.log.migrate import migrate
 from hub.log.store import Log
+from hub.security.people import People
+from hub.security.sessions import Sessions
 from hub.workflows.process import Process, Workflow
 from projections.base import TableView
 
@@ -81,6 +83,7 @@ class Hub:
 
     settings: Settings
     database: Database
+    sessions: Sessions = field(default_factory=Sessions, repr=False)
 
     @property
     def door_url(self) -> str:
@@ -93,6 +96,11 @@ class Hub:
     @property
     def read_url(self) -> str:
         return self.database.url("hub_read")
+
+    @property
+    def people(self) -> People:
+        """Who shows a token."""
+        return People(self.database.url("hub_people"))
 
     @cached_property
     def log(self) -> Log:

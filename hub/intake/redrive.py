@@ -16,10 +16,10 @@ from hub.intake.mapping import Held, Line
 from hub.log.store import Accepted, Conflict, Log
 
 
-def redrive_entry(log: Log, intake: Intake, entry: Mapping[str, Any]) -> tuple[str, int, str]:
+def redrive_entry(log: Log, intake: Intake, entry: Mapping[str, Any], actor: str = "operator") -> tuple[str, int, str]:
     """Send one entry of the quarantine view again: (outcome, facts newly added, reason it stays held). Raises `Corrupt`, `Unavailable`.
 
-    `entry` has sha256, part, line, kind, source, held_key (the entry's own business key) and for conflicts business_key.
+    `entry` has sha256, part, line, kind, source, held_key (the entry's own business key) and for conflicts business_key. `actor`: who sends it, for the fact that settles it.
     """
     body = log.body(bytes.fromhex(entry["sha256"]))
     if body is None:
@@ -33,7 +33,7 @@ def redrive_entry(log: Log, intake: Intake, entry: Mapping[str, Any]) -> tuple[s
     else:
         settled, outcome, added, reason = _part_again(intake, entry, body, held_fact.envelope)
     if settled:
-        log.append([_decision(held_fact.envelope, entry, outcome, added)])
+        log.append([_decision(held_fact.envelope, entry, outcome, added, actor)])
     return outcome, added, reason
 
 
@@ -76,7 +76,7 @@ def _wanted(line: Line, entry: Mapping[str, Any]) -> list[Fact]:
     return list(line.facts)
 
 
-def _decision(held: Envelope, entry: Mapping[str, Any], outcome: str, facts: int) -> Fact:
+def _decision(held: Envelope, entry: Mapping[str, Any], outcome: str, facts: int, actor: str) -> Fact:
     event = QuarantineRedriven(raw_sha256=entry["sha256"], quarantined_key=held.key, outcome=outcome, facts=facts)
     envelope = Envelope(
         source=held.source,
@@ -84,7 +84,7 @@ def _decision(held: Envelope, entry: Mapping[str, Any], outcome: str, facts: int
         occurred_at=held.occurred_at,
         effective_at=held.effective_at,
         causation=held.key[:200],
-        actor="operator",
+        actor=actor,
         mapping="redrive/1",
         raw=entry["sha256"],
         traceparent=held.traceparent,

@@ -9,8 +9,9 @@ from psycopg import conninfo, sql
 
 from events.errors import Refused, Unavailable
 
-SCHEMA_VERSION = 4
-ROLES = ("hub_door", "hub_follow", "hub_read")
+SCHEMA_VERSION = 5
+ROLES = ("hub_door", "hub_follow", "hub_read", "hub_people")
+_NAMING = ROLES[:3]  # the roles there were when homes got their login names, which stay
 REQUIRED_SETTINGS = {"fsync": "on", "full_page_writes": "on"}  # without them a commit is not durable (reliability.md P1)
 _LOCK = 0x6D696C6C  # advisory: several hubs may start at once
 
@@ -50,7 +51,7 @@ def migrate(owner_url: str, passwords: Mapping[str, str] | None = None) -> None:
 
 def login_name(role: str, passwords: Mapping[str, str]) -> str:
     """The LOGIN role by which one home acts as `role` on a server that several homes may share: none changes another's password."""
-    return f"{role}_{hashlib.sha256(''.join(passwords[name] for name in ROLES).encode()).hexdigest()[:8]}"
+    return f"{role}_{hashlib.sha256(''.join(passwords[name] for name in _NAMING).encode()).hexdigest()[:8]}"
 
 
 def _login(cursor: psycopg.Cursor[tuple[object, ...]], role: str, name: str, password: str) -> None:

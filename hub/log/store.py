@@ -476,6 +476,13 @@ def read(
     return [decode(row) for row in cursor.fetchall()]
 
 
+def last_of(cursor: psycopg.Cursor[tuple[Any, ...]], stream: str) -> Recorded | None:
+    """The last fact of a stream, read in the caller's transaction."""
+    query = f"select {COLUMNS} from log.event where stream = %s order by version desc limit 1"  # noqa: S608 - constants
+    row = cursor.execute(query, [stream], binary=True).fetchone()
+    return decode(row) if row else None
+
+
 def read_rows(cursor: psycopg.Cursor[tuple[Any, ...]], after: int, limit: int) -> list[tuple[Any, ...]]:
     """At most `limit` facts after a position as they are stored, nothing decoded: the key as text, then `COLUMNS`."""
     query = f"select key::text, {COLUMNS} from log.event where position > %s order by position limit %s"  # noqa: S608 - constants

@@ -70,5 +70,15 @@ create table if not exists intake.decided (
     position bigint not null
 );
 
+-- What is kept of people's tokens (hub/security/tokens.py): beside the log, in no digest, not rebuilt. Only the owner may write it, but for `seen_at`,
+-- and only hub_people read it; a copy of the log alone has nobody's token, and `hub people token` makes new ones.
+create schema if not exists security;
+create table if not exists security.token (
+    person  text primary key,
+    sha256  bytea       not null,
+    made_at timestamptz not null,
+    seen_at timestamptz
+);
+
 -- What the hub's schema is: an older one is migrated, a newer one refused.
 create table if not exists intake.schema_version (version int not null);

@@ -11,6 +11,7 @@ from events.errors import Refused
 from hub.app.servers.postgres import to_url
 from hub.log.migrate import ROLES, login_name, migrate
 from tests.conftest import new_database
+from tests.facts import as_role
 
 PASSWORDS = {role: f"secret of {role}" for role in ROLES}
 
@@ -49,3 +50,17 @@ def test_an_owner_without_the_right_to_make_roles_is_told_what_to_grant(pg_owner
 def test_a_database_that_is_not_utf8_is_refused(pg_owner_url: str) -> None:
     with new_database(pg_owner_url, "locale 'C'", encoding="LATIN1") as url, pytest.raises(Refused, match=r"LATIN1.*encoding 'UTF8'"):
         migrate(url)
+
+
+def test_an_older_database_gets_what_is_new_and_homes_keep_their_logins(pg_owner_url: str) -> None:
+    """A home of the hub that had three roles, and its database."""
+    three = {role: PASSWORDS[role] for role in ROLES[:3]}
+    assert [login_name(role, three) for role in three] == [login_name(role, PASSWORDS) for role in three]
+    with new_database(pg_owner_url) as url:
+        migrate(url)
+        with psycopg.connect(url) as owner:
+            owner.execute("drop schema security cascade")
+            owner.execute("update intake.schema_version set version = 4")
+        migrate(url)
+        with psycopg.connect(as_role(url, "hub_people")) as people:
+            assert people.execute("select count(*) from security.token").fetchone() == (0,)

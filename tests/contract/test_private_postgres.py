@@ -23,7 +23,7 @@ from hub.app.servers import process
 from hub.app.servers.cluster import leftovers
 from hub.app.servers.postgres import PrivateServer, database
 from hub.app.settings import ConfigError, Settings
-from hub.log.migrate import login_name, migrate
+from hub.log.migrate import ROLES, login_name, migrate
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -324,7 +324,7 @@ def test_two_homes_on_one_server_change_nothing_of_each_other(tmp_path: Path) ->
                 kept = dict(owner.execute("select rolname, rolpassword from pg_authid where rolname like 'hub\\_%'").fetchall())
             first = first or kept
         assert {role: kept[role] for role in first} == first
-        assert len(kept) == len(first) + 3
+        assert len(kept) == len(first) + len(ROLES)
         for url in urls:
             with psycopg.connect(url) as connection:
                 found = connection.execute("select current_user::text, has_table_privilege('log.event', 'update')").fetchone()

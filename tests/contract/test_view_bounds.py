@@ -159,6 +159,9 @@ def _hot(name: str, n: int) -> Fact:
             batch = {"edge": "e", "epoch": "1", "lane": "l", "number": n, "producer": "p", "readings": 1}
             times = dict.fromkeys(("first_at", "last_at"), "2026-01-05T06:00:00Z")
             return fact(f"k{n}", "equipment.readings_recorded", {**batch, **times}, n)
+        case "people":
+            roles = ["buyer", "quality"][: 1 + n % 2]
+            return fact(f"k{n}", "security.access_granted", {"person": "p", "name": "ann", "change": n, "roles": roles, "held": roles}, n)
         case "references":
             return fact(f"k{n}", "masterdata.item_defined", {"item": "A", "base_unit": "EA", "description": str(n)}, n)
         case _:
@@ -176,7 +179,7 @@ def _rows_read(cursor: Cursor) -> int:
     "name",
     [
         "stock", "stock below zero", "receipts", "receipts, over", "receipts, no order", "shipments", "shipments, milestones", "references",
-        "genealogy", "timeline", "equipment, states", "equipment, counts", "equipment, gaps", "equipment, readings",
+        "genealogy", "timeline", "equipment, states", "equipment, counts", "equipment, gaps", "equipment, readings", "people",
     ],
 )  # fmt: skip
 def test_a_fact_does_not_read_its_history_again(connection: Connection, name: str, late: int) -> None:

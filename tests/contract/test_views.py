@@ -39,6 +39,7 @@ ABOUT = {
     "references": ["masterdata.item_defined", "production.output_produced", "production.material_issued", "inventory.lot_split"],
     "stock": ["procurement.goods_received", "inventory.stock_transferred", "production.material_issued"],
     "equipment": [name for name in FIELDS if name.startswith(("equipment.", "integration.gap", "integration.clock"))],
+    "people": [name for name in FIELDS if name.startswith("security.")],
     "genealogy": ["inventory.lot_split", "production.material_issued", "production.output_produced", "logistics.handling_unit_packed"],
 }
 UNDO = ["inventory.movement_reversed", "inventory.fact_retracted"]

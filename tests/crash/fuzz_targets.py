@@ -24,7 +24,7 @@ from adapters.formats.sparkplug_values import DataSet, DataType
 from adapters.x12 import mapping as x12_mapping
 from adapters.x12.answers import Answer, answers
 from events import canonical, gs1
-from events.base import Envelope, Event, Fact, Recorded, event_class, validated
+from events.base import OWN, Envelope, Event, Fact, Recorded, event_class, validated
 from events.errors import Corrupt, Refused
 from events.vocabulary import NAME_BYTES_MAX, Thing
 from hub.app.demo.plant import sparkplug_node as plant
@@ -231,7 +231,7 @@ def _event(body: bytes) -> Event:
     type_, version, data = row.get("type"), row.get("schema_version", 1), row.get("data")
     if not isinstance(type_, str) or not isinstance(version, int) or isinstance(version, bool) or not isinstance(data, dict):
         raise Refused("no event")
-    if type_.startswith("integration."):
+    if type_.startswith(OWN):
         raise Refused("the hub's own")
     return validated(type_, version, data)
 

@@ -61,6 +61,7 @@ _machine = _of(("ulm/press/p1", "ulm/press/p2"))
 _edge, _epoch, _gap = _of(("edge1", "edge2")), _of(("20260301T1-a", "20260301T2-b")), _of(("g1", "g2"))
 _posting, _try = _of(("p1", "p2")), st.integers(1, 2)
 _worked = {"order": _maybe(_order), "item": _maybe(_of(_ITEMS)), "lot": _maybe(_of(_LOTS))}
+_changed = {"person": _of(("p1", "p2")), "name": _of(("ann", "bob")), "change": st.integers(1, 3)}
 
 # Every event type with what its fields may be; `original` and `quarantined_key` are drawn from the keys of the same history.
 FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
@@ -168,6 +169,10 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     },
     "equipment.downtime_started": {"equipment": _machine, "state": st.just("Stopped"), "reason": _maybe(st.just("jam")), **_worked},
     "equipment.downtime_ended": {"equipment": _machine, "state": st.just("Execute"), "started_at": _times},
+    "security.access_granted": {**_changed, "roles": st.just(("buyer",)), "held": _of((("buyer",), ("buyer", "quality")))},
+    "security.access_revoked": {**_changed, "roles": st.just(("buyer",)), "held": _of(((), ("quality",)))},
+    "security.person_renamed": {**_changed, "previous": st.just("ann"), "held": _of(((), ("quality",)))},
+    "security.act_performed": {"action": st.just("edge.enrol"), "subject": st.just("edge/e1")},
     "inventory.fact_retracted": {"reason": st.just("wrong lot")},
 }  # fmt: skip
 _POINTS_BACK = {"inventory.movement_reversed": "original", "inventory.fact_retracted": "original"}

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from adapters import canonical_json
 from adapters.canonical_json import MAPPING
 from events import canonical, event_types, quick
+from events.base import OWN
 from events.errors import Refused
-from hub.intake.mapping import Context, Line, Part
+from hub.intake.mapping import Context, Held, Line, Part
 from tests.histories import golden
 
 CONTEXT = Context(raw="0" * 64, traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01")
@@ -41,7 +42,8 @@ ODD: list[Any] = [
     "NaN", "Infinity", "٣", "1" * 20, "1" * 21, "0." + "1" * 12, "0." + "1" * 13, "EA", "ea", "KGM", [], {}, [{}], [[]], {"value": "1", "unit": "EA"},
     {"item": "A"}, {"lot": "L"}, [{"item": "A", "lot": "L"}], ["a", "b"], "2026-01-05T06:00:00Z", "2026-01-05t06:00:00z", "2026-01-05 06:00:00Z",
     "2026-01-05T06:00:00+01:00", "2026-01-05T06:00:00.123456789Z", "2026-13-05T06:00:00Z", "1799-12-31T23:59:59Z", "9000-12-31T23:59:59-01:00",
-    "2026-01-05", "integration.delivery_quarantined", "production.output_produced", "00-" + "a" * 32 + "-" + "b" * 16 + "-00",
+    "2026-01-05", "integration.delivery_quarantined", "security.access_granted", "person/0a1b2c3d4e5f6071",
+    " person/0a1b2c3d4e5f6071", "production.output_produced", "00-" + "a" * 32 + "-" + "b" * 16 + "-00",
 ]  # fmt: skip
 NAMES = [*canonical_json._FIELDS, "specversion", "lot", "item", "quantity", "things", "status", "x"]
 
@@ -150,7 +152,28 @@ def test_facts_of_the_hub_itself_are_not_taken_from_outside(monkeypatch: pytest.
     reader = quick.reader(row["type"])
     monkeypatch.setattr(quick, "reader", lambda name: reader)
     assert canonical_json._quick(json.dumps(row).encode(), CONTEXT, "m") is not None
-    assert canonical_json._quick(json.dumps(row | {"type": "integration.goods_received"}).encode(), CONTEXT, "m") is None
+    for area in OWN:
+        assert canonical_json._quick(json.dumps(row | {"type": f"{area}goods_received"}).encode(), CONTEXT, "m") is None
+
+
+@pytest.mark.parametrize("cls", [cls for cls in event_types() if cls.type.startswith(OWN)], ids=lambda cls: cls.type)
+def test_nor_judged_to_be_right(cls: Any) -> None:
+    (row,) = [row for row in _rows() if row["type"] == cls.type][:1]
+    ((line,),) = [part.lines for part in MAPPING.read(json.dumps(row).encode(), CONTEXT)]
+    assert isinstance(line, Held)
+    assert line.reason == f"{cls.type} is the hub's own to record"
+
+
+@pytest.mark.parametrize(
+    ("actor", "taken"), [("person/0a1b2c3d4e5f6071", False), (" person/0a1b2c3d4e5f6071\u2003", False), ("person/7", True), ("jo", True)]
+)
+def test_a_source_names_no_person_of_the_hub(actor: str, taken: bool) -> None:
+    row = next(row for row in _rows() if row["type"] == "procurement.goods_received") | {"actor": actor}
+    quickly, slowly = _judged(json.dumps(row, ensure_ascii=False).encode())
+    assert quickly == slowly
+    (line,) = quickly[0].lines
+    assert isinstance(line, Line) == taken
+    assert taken or "the hub alone identifies" in line.reason
 
 
 def test_what_sources_send_is_read_quickly() -> None:
@@ -160,7 +183,7 @@ def test_what_sources_send_is_read_quickly() -> None:
         rows = [row for row in _rows() if row["type"] == name]
         taken = [canonical_json._quick(json.dumps(row, ensure_ascii=False).encode(), CONTEXT, "m") is not None for row in rows]
         chosen = ("masterdata.", "procurement.purchase_order_acknowledged")  # with words of a choice
-        assert any(taken) != name.startswith((*chosen, "integration.")), name  # and the hub's own
+        assert any(taken) != name.startswith((*chosen, *OWN)), name  # and the hub's own
 
 
 @pytest.mark.parametrize("cls", list(event_types()), ids=lambda cls: cls.type)

@@ -27,6 +27,11 @@ app.add_typer(events_app, name="events")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(replay_app, name="replay")
 app.add_typer(relay_app, name="relay")
+people_app = typer.Typer(
+    help="Who may decide, and as what. For whoever owns this hub's home; HUB_TOKEN, where it is set, is recorded as who did it.",
+    no_args_is_help=True,
+)
+app.add_typer(people_app, name="people")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in the shape of docs/commands.md and nothing else.")]
 
@@ -209,6 +214,68 @@ def relay_restart(
     from hub.app.cli.relay import restart_relay
 
     return restart_relay(first, json_)
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME")]
+Role = Annotated[
+    list[str] | None,
+    typer.Option("--role", metavar="ROLE", help="buyer, receiver, quality, planner, supervisor, auditor, administrator, or one of yours."),
+]
+
+
+@people_app.command("list")
+def people_list(
+    all_: Annotated[bool, typer.Option("--all", help="Also those whose access has ended.")] = False, json_: Json = False
+) -> int:
+    """Who has access: names, roles, since when, when their token was made and last used."""
+    from hub.app.cli.people import show_people
+
+    return show_people(all_, json_)
+
+
+@people_app.command("add")
+def people_add(name: Name, role: Role = None, json_: Json = False) -> int:
+    """Give a person access and print their token, once."""
+    from hub.app.cli.people import add
+
+    return add(name, role or [], json_)
+
+
+@people_app.command("role")
+def people_role(
+    name: Name,
+    add: Annotated[list[str] | None, typer.Option("--add", metavar="ROLE")] = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", metavar="ROLE")] = None,
+    json_: Json = False,
+) -> int:
+    """Give roles to a person, or take some away."""
+    from hub.app.cli.people import change_roles
+
+    return change_roles(name, add or [], remove or [], json_)
+
+
+@people_app.command("rename")
+def people_rename(name: Name, new: Annotated[str, typer.Argument(metavar="NEW")], json_: Json = False) -> int:
+    """Give a person another name; they stay who they are, and the old name stays theirs."""
+    from hub.app.cli.people import rename
+
+    return rename(name, new, json_)
+
+
+@people_app.command("token")
+def people_token(name: Name, json_: Json = False) -> int:
+    """Make a new token for a person and print it, once; the old one ends, and so do its sessions."""
+    from hub.app.cli.people import renew
+
+    return renew(name, json_)
+
+
+@people_app.command("revoke")
+def people_revoke(name: Name, json_: Json = False) -> int:
+    """End a person's access, their token and its sessions."""
+    from hub.app.cli.people import revoke
+
+    return revoke(name, json_)
 
 
 Config = Annotated[Path, typer.Option("--config", help="The edge's configuration.")]

@@ -133,22 +133,25 @@ def show_gaps(all_: bool, json_: bool) -> int:
 def enrol(name: str, out: Path | None, url: str | None, json_: bool) -> int:
     """`hub edge enrol`."""
     from hub.app.home import Home
+    from hub.app.people import acting
     from hub.app.plants.authority import Authority
     from hub.app.settings import Settings
 
     settings = Settings.load()
     authority = Authority(Home.open(settings.home))
     folder = out or Path(name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        made = authority.hand_over(name, folder)
-        yaml = folder / "edge.yaml"
-        if not yaml.exists():
-            made.append(yaml.name)
-            yaml.write_text(_FIRST.format(edge=name, url=url or f"https://{settings.edge_host or 'HUB'}:{settings.edge_port}"))
-    except OSError as error:
-        authority.withdraw(name)
-        raise Unavailable(f"{folder} cannot be written ({error}): name another folder with --out") from error
+    with acting(settings) as done:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            made = authority.hand_over(name, folder)
+            yaml = folder / "edge.yaml"
+            if not yaml.exists():
+                made.append(yaml.name)
+                yaml.write_text(_FIRST.format(edge=name, url=url or f"https://{settings.edge_host or 'HUB'}:{settings.edge_port}"))
+        except OSError as error:
+            authority.withdraw(name)
+            raise Unavailable(f"{folder} cannot be written ({error}): name another folder with --out") from error
+        done("edge.enrol", f"edge/{name}")
     if json_:
         output.document({"edge": name, "folder": str(folder), "made": made})
     else:
@@ -178,10 +181,15 @@ mqtt: []                      # - {{name: machines, url: mqtt://broker:1883, rea
 def withdraw(name: str, json_: bool) -> int:
     """`hub edge withdraw`."""
     from hub.app.home import Home
+    from hub.app.people import acting
     from hub.app.plants.authority import Authority
     from hub.app.settings import Settings
 
-    could = Authority(Home.open(Settings.load().home)).withdraw(name)
+    settings = Settings.load()
+    with acting(settings) as done:
+        could = Authority(Home.open(settings.home)).withdraw(name)
+        if could:
+            done("edge.withdraw", f"edge/{name}")
     if json_:
         output.document({"edge": name, "withdrawn": could})
     else:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from events.errors import Refused
+from hub.app import people
 from hub.app.answers import caught_up
 from hub.app.cli import output
 from hub.app.wiring import Hub, open_hub
@@ -67,6 +68,7 @@ def redrive(ids: list[str], all_: bool, json_: bool) -> int:
         raise Refused("name the entries to send again, or give --all; `hub quarantine list` shows them")
     results = []
     with open_hub() as hub:
+        actor = people.actor_of(people.given(hub), "operator")
         known = {entry["id"]: entry for entry in _open_entries(hub)}
         if unknown := [id_ for id_ in ids if id_ not in known]:
             if json_:
@@ -76,7 +78,7 @@ def redrive(ids: list[str], all_: bool, json_: bool) -> int:
         door = hub.intake()
         for id_ in ids or sorted(known):
             entry = known[id_]
-            outcome, facts, reason = redrive_entry(hub.log, door, entry)
+            outcome, facts, reason = redrive_entry(hub.log, door, entry, actor)
             results.append({"id": id_, "outcome": outcome, "facts": facts, "reason": reason})
             if not json_:
                 output.line(f"{id_}  {outcome}, {facts} facts{f': {reason}' if reason else ''}")

@@ -4,7 +4,7 @@ import sys
 import time
 
 from events.errors import Refused
-from hub.app import tracing
+from hub.app import people, tracing
 from hub.app.cli import output
 from hub.app.wiring import named_views, open_hub
 from replay.promote import promote
@@ -95,7 +95,11 @@ def run_promote(names: list[str], all_: bool, json_: bool) -> int:
     """`hub replay promote`."""
     chosen = named_views(_chosen(names, all_))
     with open_hub() as hub:
+        person = people.given(hub)
         position, promoted = promote(hub.follow_url, chosen)
+        if person is not None:
+            for name in promoted:
+                people.record(hub, person.actor, "replay.promote", f"view/{name}")
     if json_:
         output.document({"position": position, "promoted": promoted})
     else:

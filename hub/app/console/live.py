@@ -124,7 +124,7 @@ class Live:
     """Shared by all pages. `state()` never waits."""
 
     def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+        self.hub = hub
         self.home = Home(hub.settings.home)
         self._started = time.monotonic()
         self._state = State(taken=self._started)
@@ -155,7 +155,7 @@ class Live:
             self._state = State(found, time.monotonic())
 
     def _read(self) -> Snapshot:
-        with answers.reading(self._hub) as cursor:
+        with answers.reading(self.hub) as cursor:
             cursor.execute(sql.SQL("set local statement_timeout = {}").format(sql.Literal(f"{STATEMENT_S}s")))
             head, at, last = _head(cursor)
             positions = queries.view_positions(cursor)

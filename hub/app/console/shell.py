@@ -14,7 +14,8 @@ from hub import limits
 from hub.app.console.live import Live, State
 from hub.app.demo.outage import in_demo, under_way
 from hub.app.home import Home
-from hub.app.html import EMPTY, Html, command, tag, text
+from hub.app.html import EMPTY, Html, command, style, tag, text
+from hub.app.signin import signed_in, who
 
 PAGES = (("/", "Overview"), ("/stock", "Stock"), ("/trace", "Trace"))
 DEMO_PAGE = ("/edge", "Edge")
@@ -39,8 +40,8 @@ class LivePiece:
 def frame(live: Live, here: str, title: str, *, refresh: Callable[[State], None] | None = None, asked: str = "") -> Iterator[None]:
     """A page: `refresh` gets the state about once a second."""
     ui.page_title(f"{title} – Millwright")
-    ui.add_head_html(f"<style>{_file('console.css')}</style>")
-    ui.add_body_html(f"<script>{_file('console.js')}</script>")
+    ui.add_head_html(f"<style>{style()}</style>")
+    ui.add_body_html(f"<script>{_script()}</script>")
     pages = [*PAGES, DEMO_PAGE] if in_demo(live.home) else PAGES
     links = [tag("a", name, href=path, aria_current="page" if path == here else None) for path, name in pages]
     with ui.element("header").classes("bar"):
@@ -50,6 +51,9 @@ def frame(live: Live, here: str, title: str, *, refresh: Callable[[State], None]
             ui.html(_search(), sanitize=False).style("display: contents")
         pulse = LivePiece()
         pulse._element.classes("pulse")
+        request = ui.context.client.request
+        here_again = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        ui.html(who(signed_in(live.hub, request), here_again), sanitize=False).style("display: contents")
     ui.html(
         text(
             "No news from the hub for ", tag("span", "5", id="gone-s"), " s: what you see is old. ",
@@ -171,5 +175,5 @@ def _pulled(home: Home) -> Html:
     )
 
 
-def _file(name: str) -> str:
-    return resources.files("hub.app.console").joinpath(name).read_text("utf-8")
+def _script() -> str:
+    return resources.files("hub.app.console").joinpath("console.js").read_text("utf-8")

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from events.errors import Refused, Unavailable
+from hub.app import answers, people
 from hub.app.cli import output
 from hub.app.demo import account, outage
 from hub.app.demo.edge import DemoEdge
@@ -27,12 +28,14 @@ from hub.app.servers.broker import Broker
 from hub.app.settings import Settings
 from hub.app.supervisor import Child, Supervisor
 from hub.app.wiring import Hub, open_hub, views
+from projections import people as view
 
 PACE_S = 4.0  # seconds between two production orders of the interactive demo
 READY_S = 120.0
 TOPIC = "millwright.facts"
 MQTT_TOPIC = "plant/#"
-_SECRET = ("HUB_DATABASE_URL", "HUB_HOME")
+_SECRET = ("HUB_DATABASE_URL", "HUB_HOME", "HUB_TOKEN")
+PEOPLE = {"bea": "buyer", "ravi": "receiver", "quinn": "quality", "sam": "supervisor"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +200,10 @@ def _interactive(
 ) -> int:
     """Until Ctrl-C, with live counts, or as JSON one document when it runs."""
     if supervisor.wait_ready(READY_S):
+        made = _people(hub)
         if json_:
-            output.document({"url": api_url(settings), "edge": edge_page, "home": str(home.path), "pid": os.getpid()})
+            found = [{"name": name, "roles": sorted(one.person.roles), "token": one.token} for name, one in made.items()]
+            output.document({"url": api_url(settings), "edge": edge_page, "home": str(home.path), "pid": os.getpid(), "people": found})
             sys.stdout.flush()
         say(
             f"\nThe hub runs. Console: {api_url(settings)}\nA simulated plant sends over MQTT, HTTP, a watched folder{' and Kafka' if settings.kafka_brokers else ''}."
@@ -209,6 +214,7 @@ def _interactive(
         say(
             f"Machines (OPC UA, Sparkplug B) stand behind an edge: {edge_page}. Pull its cable: {api_url(settings)}edge, or simulate outage"
         )
+        say(f"Decisions need a person. {_sign_in(settings, made)}")
         say("Ctrl-C ends everything; the next start goes on with the same data.\n")
     elif not supervisor.asked.is_set():
         say(f"the console does not answer yet: look into {home.log / 'hub-api.log'}")
@@ -224,12 +230,28 @@ def _interactive(
     return 0
 
 
+def _people(hub: Hub) -> dict[str, people.Made]:
+    """A person of each role that the demo has work for, with their tokens; nobody where there are people already."""
+    with answers.caught_up(hub, (view.People.name,)) as cursor:
+        known = view.people(cursor)
+    return {} if known else {name: people.add(hub, name, [role], "demo") for name, role in PEOPLE.items()}
+
+
+def _sign_in(settings: Settings, made: Mapping[str, people.Made]) -> str:
+    """How to sign in. Tokens are shown when they are made and never again."""
+    where = f"{api_url(settings)}signin"
+    if not made:
+        return f"They sign in at {where} with the tokens that they have; `hub people list` shows them, `hub people token NAME` makes a new token."
+    rows = "".join(f"\n  {name:<6} {', '.join(one.person.roles):<11} {one.token}" for name, one in made.items())
+    return f"Sign in at {where}, or set HUB_TOKEN, as one of these (the demo alone shows tokens, and this once):{rows}"
+
+
 def _line(hub: Hub) -> str:
     """What is happening, in one line."""
     try:
         with psycopg.connect(hub.read_url, connect_timeout=2) as connection:
             rows = connection.execute(
-                """select type like 'integration.%%' as ours, type, count(*), count(*) filter (where recorded_at > now() - interval '10 seconds')
+                """select type like any (array['integration.%%', 'security.%%']) as ours, type, count(*), count(*) filter (where recorded_at > now() - interval '10 seconds')
                    from log.event group by 1, 2"""
             ).fetchall()
     except psycopg.Error as error:

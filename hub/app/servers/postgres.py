@@ -38,6 +38,7 @@ LEAVE_S = 10.0
 CONNECT_S = 10
 SERVER_VERSION_MIN = 150000
 
+_NOT_FOR_SERVERS = ("HUB_API_TOKEN", "HUB_DATABASE_URL", "HUB_TOKEN", "PYTHONPATH")
 _ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -145,7 +146,7 @@ class PrivateServer:
             self.home.postgres_error.unlink(missing_ok=True)
             log = self.home.log / "keeper.log"
             process.bound_log(log)
-            kept = {name: value for name, value in os.environ.items() if name not in ("HUB_API_TOKEN", "HUB_DATABASE_URL", "PYTHONPATH")}
+            kept = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_SERVERS}
             kept["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
             with open(log, "ab") as output:
                 subprocess.run(
