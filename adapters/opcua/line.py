@@ -50,6 +50,15 @@ class Hole:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """What the server kept of a variable: values, where it goes on, and "" or why there is nothing."""
+
+    values: Sequence[Any] = ()
+    point: bytes | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Watched:
     """What a server makes of an item: "" or why it does not watch it, how often it looks at best, and how many values it keeps."""
 
@@ -67,18 +76,19 @@ class Line:
         self.namespaces: list[str] = []
         self.subscription = 0
         self.discarded = 0  # values that came while nobody had room; they are asked for again
+        self._reading = 0  # pages of history that are under way
         self._short = False  # some were, and did not come again yet
         self._started = ""
         self._revised: Any = None
         self._next = 1
-        self._came: collections.deque[Message | Hole] = collections.deque()
+        self._came: collections.deque[Message | Hole | Page] = collections.deque()
         self._waiting = 0
         self._change = threading.Condition()
         self._confirm: list[int] = []
         self._failed: Exception | None = None
         self._full = False
         self._client: Client | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._room = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"opcua {settings.url}", daemon=True)
@@ -106,15 +116,19 @@ class Line:
         """Let the server watch nodes (number of the item, node id)."""
         return self._do(self._monitor(items), 60 * self.settings.answer_s)
 
-    def history(self, node: str, since: datetime, until: datetime, limit: int, point: bytes | None) -> tuple[list[Any], bytes | None, str]:
-        """A page of what the server kept of a node, both ends included: values, where to go on, and "" or why there is nothing."""
-        return self._do(self._history(node, since, until, limit, point), 2 * self.settings.answer_s)
+    def history(self, node: str, since: datetime, until: datetime, limit: int, point: bytes | None) -> Page:
+        """What the server kept of a node, both ends included. Raises `Unavailable` where the line is lost."""
+        return self._do(self._history(node, since, until, limit, point, self.settings.answer_s), 2 * self.settings.answer_s)
+
+    def ask(self, node: str, since: datetime, until: datetime, limit: int, point: bytes | None) -> None:
+        """The same, given out by `take` when it is there. One at a time."""
+        self._loop.call_soon_threadsafe(self._run, "ask", self._answer(node, since, until, limit, point))
 
     def server(self) -> tuple[str, datetime, datetime]:
         """The server's name and version, its clock, and ours at about the same moment."""
         return self._do(self._server(), 2 * self.settings.answer_s)
 
-    def take(self, wait_s: float) -> Message | Hole | None:
+    def take(self, wait_s: float) -> Message | Hole | Page | None:
         """What came next; None after a while. What came before the line was lost is given out first. Raises `Unavailable`."""
         with self._change:
             if not self._came and self._failed is None and wait_s > 0:
@@ -192,7 +206,7 @@ class Line:
             client.disconnect_socket()
             raise
         self._client = client
-        self._tasks.append(asyncio.create_task(self._renew(client)))
+        self._run("renew", self._renew(client))
 
     async def _renew(self, client: Client) -> None:
         """New keys for the channel before the old ones are too old."""
@@ -208,10 +222,16 @@ class Line:
         client, self._client = self._client, None
         if client is not None:
             await ended(client) if end else client.disconnect_socket()
-        for task in self._tasks:
+        await self._stop(*self._tasks)
+
+    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks[name] = asyncio.create_task(work)
+
+    async def _stop(self, *names: str) -> None:
+        tasks = [self._tasks.pop(name) for name in names if name in self._tasks]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- in the loop's thread: the subscription ------------------------------------------------------------------------------------------------
 
@@ -240,10 +260,7 @@ class Line:
 
     async def _subscribe(self) -> Session:
         session = self._connected().uaclient.session
-        for task in self._tasks[1:]:
-            task.cancel()
-        await asyncio.gather(*self._tasks[1:], return_exceptions=True)
-        del self._tasks[1:]
+        await self._stop("receive")
         if self.subscription:
             try:
                 await session.delete_subscriptions([self.subscription])
@@ -256,14 +273,14 @@ class Line:
         response.ResponseHeader.ServiceResult.check()
         with self._change:
             self.subscription, self._next = response.Parameters.SubscriptionId, 1
-            self._came.clear()
+            self._came = collections.deque(one for one in self._came if isinstance(one, Page))
             self._confirm.clear()
             self._waiting, self._full = 0, False
         self._revised = response.Parameters
         return self.session()
 
     async def _start(self) -> None:
-        self._tasks.append(asyncio.create_task(self._receive()))
+        self._run("receive", self._receive())
 
     async def _monitor(self, items: Sequence[tuple[int, str]]) -> list[Watched]:
         results = await in_parts(items, lambda part: self._watch(part, self.settings.dead_band))
@@ -312,14 +329,26 @@ class Line:
                 with self._change:
                     confirmed, self._confirm = self._confirm, []
                 acks = [ua.SubscriptionAcknowledgement(SubscriptionId=self.subscription, SequenceNumber=n) for n in confirmed]
-                response = await asyncio.wait_for(session.publish(acks), self.silent_s)
-                result = response.Parameters
+                result = (await self._heard(session.publish(acks))).Parameters
                 if result.SubscriptionId == self.subscription:
                     await self._arrived(result)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 the library raises of all kinds; nothing that ends this loop may go unheard
             self._fail(error)
+
+    async def _heard(self, publish: Coroutine[Any, Any, Any]) -> Any:
+        """The answer. Some servers do one thing after the other: that they say nothing while they look for history does not count."""
+        waiting = asyncio.ensure_future(publish)
+        try:
+            while not waiting.done():
+                reading = self._reading
+                await asyncio.wait([waiting], timeout=self.silent_s)
+                if not waiting.done() and not (reading or self._reading):
+                    raise TimeoutError
+            return waiting.result()
+        finally:
+            waiting.cancel()
 
     async def _arrived(self, result: Any) -> None:
         """A message, or a sign of life that bears the number of the message to come: what is missing before it is asked for again."""
@@ -382,7 +411,7 @@ class Line:
         self._put(Message(int(message.SequenceNumber), aware(message.PublishTime), values, more))
         self._next = int(message.SequenceNumber) % _COUNTS + 1
 
-    def _put(self, came: Message | Hole) -> None:
+    def _put(self, came: Message | Hole | Page) -> None:
         with self._change:
             if _alive(came) and self._came and _alive(self._came[-1]):
                 self._came.pop()  # only the last sign of life counts
@@ -397,19 +426,40 @@ class Line:
 
     # -- in the loop's thread: asking ---------------------------------------------------------------------------------------------------------
 
-    async def _history(
-        self, node: str, since: datetime, until: datetime, limit: int, point: bytes | None
-    ) -> tuple[list[Any], bytes | None, str]:
+    async def _answer(self, node: str, since: datetime, until: datetime, limit: int, point: bytes | None) -> None:
+        try:
+            self._put(await self._history(node, since, until, limit, point, limits.OPCUA_HISTORY_ANSWER_S))
+        except OSError as error:
+            self._fail(error)
+
+    async def _history(self, node: str, since: datetime, until: datetime, limit: int, point: bytes | None, wait_s: float) -> Page:
+        session = self._connected().uaclient.session
         details = ua.ReadRawModifiedDetails(IsReadModified=False, StartTime=since, EndTime=until, NumValuesPerNode=limit, ReturnBounds=True)
-        asked = ua.HistoryReadValueId(NodeId=node_of(node, self.namespaces), ContinuationPoint=point)
-        params = ua.HistoryReadParameters(
-            HistoryReadDetails=details, TimestampsToReturn=ua.TimestampsToReturn.Both, ReleaseContinuationPoints=False, NodesToRead=[asked]
-        )
-        (result,) = await self._connected().uaclient.session.history_read(params)
+        request = ua.HistoryReadRequest()  # the session's own method waits no longer for an answer than for any other
+        self._reading += 1
+        try:
+            request.Parameters = ua.HistoryReadParameters(
+                HistoryReadDetails=details,
+                TimestampsToReturn=ua.TimestampsToReturn.Both,
+                ReleaseContinuationPoints=False,
+                NodesToRead=[ua.HistoryReadValueId(NodeId=node_of(node, self.namespaces), ContinuationPoint=point)],
+            )
+            data = await session._send_request(request, wait_s)
+            response = ua.ua_binary.struct_from_binary(ua.HistoryReadResponse, data)
+            (result,) = response.Results
+        except TimeoutError:
+            return Page(why=f"no answer within {wait_s:g} s")
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 as in _receive: it must not hold up what comes
+            return Page(why=type(error).__name__)
+        finally:
+            self._reading -= 1
         if not result.StatusCode.is_good():
-            return [], None, str(result.StatusCode.name)
-        values = [one for one in getattr(result.HistoryData, "DataValues", None) or () if one is not None]
-        return values, result.ContinuationPoint or None, ""
+            return Page(why=str(result.StatusCode.name))
+        return Page(
+            [one for one in getattr(result.HistoryData, "DataValues", None) or () if one is not None], result.ContinuationPoint or None
+        )
 
     async def _server(self) -> tuple[str, datetime, datetime]:
         client = self._connected()
@@ -421,7 +471,7 @@ class Line:
         return name or "unnamed", aware(status.CurrentTime), ours
 
 
-def _alive(came: Message | Hole) -> bool:
+def _alive(came: Message | Hole | Page) -> bool:
     return isinstance(came, Message) and not came.values
 
 

@@ -3,12 +3,15 @@
 A message of the server is confirmed when its readings are durable. After a cut, and after a kill -9, the session and its subscription are taken
 up again, and the server sends again what was not confirmed; so a cut shorter than the server's patience costs nothing. Where it has forgotten
 them, each item's first value afterwards is set against the last that was durable: the same time and value means that nothing happened, else the
-server's history is read for what lies between, and what even that does not give is a gap.
+server's history is read for what lies between, and what even that does not give is a gap. A short history comes before what is new, as it
+happened; what is new does not wait for a long one, which is read beside it, a page at a time (`Back`).
 """
 
+import heapq
+import itertools
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -17,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from adapters.formats.opcua_values import overflowed, quality_of, value_of
-from adapters.opcua.items import Cut, Item, Step, aware, merged
+from adapters.opcua.items import Back, Cut, Item, Last, Step, aware, merged
 from adapters.opcua.settings import OpcUaSettings
 from events.errors import Unavailable
 from hub import limits
@@ -25,11 +28,13 @@ from hub.intake.readings import Filled, Gap, GapKind, Observed, Reading
 
 if TYPE_CHECKING:  # asyncua is heavy: it is imported when a server is opened
     from adapters.opcua.browse import Found
-    from adapters.opcua.line import Line, Message
+    from adapters.opcua.line import Line, Message, Page
     from adapters.opcua.session import Session
 
 _NO_BOUND = 0x80D70000  # BadBoundNotFound: what a server puts where its history begins later than asked for
 _SHORT = "the server dropped values before it sent them: its queue is too short (raise queue, or rate_hz), or it was too slow"
+_TOO_SHORT = "its history does not reach back so far"
+_INCOMPLETE = "its history is not complete"
 _FORGOT = "the server did not keep our subscription: it was started anew, or the cut was too long"
 
 
@@ -56,7 +61,11 @@ class OpcUaSource:
         self._next, self._done = 1, 0  # the message that is expected, and how many of its values are durable
         self._told: list[Step] = []  # what is to be said before anything else
         self._stream: Iterator[Step | None] = iter(())
-        self._wait_s, self._page = 0.0, limits.OPCUA_HISTORY_PAGE
+        self._wait_s = 0.0
+        self._backs: list[tuple[float, int, Back]] = []  # a heap: when they are next, by the monotonic clock
+        self._turns = itertools.count()
+        self._asked: Back | None = None  # for which a page is under way
+        self._held_until = 0.0  # by the monotonic clock: so long what came may wait for history
         self._ended: Unavailable | None = None
         self._look_at, self._look_s = 0.0, limits.OPCUA_AGAIN_S
 
@@ -89,7 +98,7 @@ class OpcUaSource:
         """What came, in one piece. Raises `Unavailable` when the line is lost or silent, after all that came before."""
         if self._line is None:
             raise Unavailable(f"{self.name} is not open")
-        self._wait_s, self._page, begun = wait_s, min(limit, limits.OPCUA_HISTORY_PAGE), time.monotonic()
+        self._wait_s, begun = wait_s, time.monotonic()
         found: list[Step] = []
         size = 0
         looked = False
@@ -141,16 +150,17 @@ class OpcUaSource:
 
         for row in load("items") or ():
             item = Item(*row)
+            self._know(item)
             if saved := remembered(self._name(f"item/{item.number}")):
                 item.recall(saved)
-            self._know(item)
+            self._due(item.backs)
         if at := load("at"):
             self._next, self._done, heard = at
             self._heard = datetime.fromisoformat(heard) if heard else None
         if (line := load("line")) is None:
             return None
         token, nonce, subscription, started, self._ordinal, about, cuts = line
-        self._cuts = {n: Cut(kind, reason, datetime.fromisoformat(heard)) for n, kind, reason, heard in cuts}
+        self._cuts = {n: Cut.recalled(cut) for n, cut in cuts}
         return Session(token, nonce, subscription, started, self._next) if about == self._settings.about_subscription() else None
 
     def _memory(self, line: "Line") -> dict[str, bytes]:
@@ -163,7 +173,7 @@ class OpcUaSource:
             memory[self._name("items")] = encode(rows)
         if "line" in self._changed:
             session, about = line.session(), self._settings.about_subscription()
-            cuts = [(n, cut.kind, cut.reason, cut.heard.isoformat()) for n, cut in self._cuts.items()]
+            cuts = [(n, cut.saved()) for n, cut in self._cuts.items()]
             memory[self._name("line")] = encode(
                 (session.token, session.nonce, session.subscription, session.started, self._ordinal, about, cuts)
             )
@@ -194,7 +204,7 @@ class OpcUaSource:
         self._items[item.tag] = self._numbers[item.number] = item
         if item.handle:
             self._handles[item.handle] = item
-        item.counting = next((one for one in self._settings.sequences if one.tag == item.tag), None)
+        item.last.counting = next((one for one in self._settings.sequences if one.tag == item.tag), None)
 
     def _begin(self, line: "Line", kind: GapKind, reason: str) -> None:
         """A new subscription: from here on each item's next value is the first after a cut."""
@@ -212,9 +222,10 @@ class OpcUaSource:
     def _compare(self, line: "Line", found: "Sequence[Found]") -> None:
         """Let the server watch what it does not watch yet; say of which known items that cannot be."""
         there = {one.tag: one for one in found}
+        number = max(self._numbers, default=0)
         for tag, one in there.items():
             if tag not in self._items:
-                self._know(Item(max(self._numbers, default=0) + 1, tag, one.node, one.history))
+                self._know(Item(number := number + 1, tag, one.node, one.history))
             item = self._items[tag]
             item.node, item.history = one.node, one.history
         wanted = [item for item in self._items.values() if not item.watched and item.tag in there]
@@ -239,7 +250,7 @@ class OpcUaSource:
         item.watched = False
         if not item.gone:
             item.gone = secrets.token_hex(8)
-            since = max((at for at in (item.at, self._heard) if at), default=datetime.now(UTC))
+            since = max((at for at in (item.last.at, self._heard) if at), default=datetime.now(UTC))
             self._told.append(Step(gaps=[Gap(item.gone, self._settings.producer, "disconnected", why, since=since, tags=(item.tag,))]))
 
     def _look_again(self, line: "Line") -> bool:
@@ -258,12 +269,16 @@ class OpcUaSource:
 
     def _steps(self, line: "Line") -> Iterator[Step | None]:
         """What comes, a step at a time; None when there is nothing now. At each step the source's state is what goes with it."""
-        from adapters.opcua.line import Hole
+        from adapters.opcua.line import Hole, Page
 
         while True:
+            self._ask(line)
             came = line.take(self._wait_s)
             if came is None:
+                self._held_until = 0.0
                 yield None
+            elif isinstance(came, Page):
+                yield self._read_back(line, came)
             elif isinstance(came, Hole):
                 lost = "we had no room for what the server sent" if came.full else "the server did not keep what it sent long enough"
                 self._begin(line, "overflow" if came.full else "disconnected", f"{lost} (its messages {came.first} to {came.last})")
@@ -284,15 +299,15 @@ class OpcUaSource:
             handle, data = came.values[n]
             if (item := self._handles.get(handle)) is None:
                 continue  # made before a kill, and known under another handle since
-            status = data.StatusCode.value if data.StatusCode is not None else 0
-            reading = self._reading(item, data, status, line.namespaces)
+            status = _status(data)
+            reading = self._reading(item, data, line.namespaces)
             if item.ordinal != self._ordinal:
                 yield from self._first(line, item, reading, n)
-            elif not item.repeats(reading):
+            elif not item.last.repeats(reading):
                 gaps: list[Gap] = []
-                if overflowed(status) or item.missing(reading):
+                if overflowed(status) or item.last.missing(reading.sequence):
                     cut = Cut("overflow" if overflowed(status) else "sequence", _SHORT, came.published)
-                    gaps = yield from self._between(line, item, reading, cut, item.at)
+                    gaps = yield from self._between(line, item, reading, cut, item.last.at)
                 item.late(reading, came.published)
                 self._done = n + 1
                 yield self._put(item, reading, "sequence", _SHORT, gaps)
@@ -303,15 +318,15 @@ class OpcUaSource:
 
     def _first(self, line: "Line", item: Item, reading: Reading, n: int) -> Iterator[Step]:
         """An item's first value in this subscription: what lies between it and the last that was durable is read back, or is a gap."""
-        repeated = item.known and item.has(reading)
+        repeated = item.last.known and item.last.has(reading)
         why: tuple[GapKind, str] = ("sequence", _SHORT)
         gaps: list[Gap] = []
-        if item.known and not repeated:
+        if item.last.known and not repeated:
             after = min((ordinal for ordinal in self._cuts if ordinal > item.ordinal), default=0)
-            cut = self._cuts.get(after) or Cut("disconnected", "it was not watched", item.at or datetime.now(UTC))
+            cut = self._cuts.get(after) or Cut("disconnected", "it was not watched", item.last.at or datetime.now(UTC))
             since = cut.heard - timedelta(seconds=item.lag_s or 0.0)
-            if item.at is not None and reading.at is not None:
-                since = max(item.at, min(since, reading.at))
+            if item.last.at is not None and reading.at is not None:
+                since = max(item.last.at, min(since, reading.at))
             gaps = yield from self._between(line, item, reading, cut, since)
             why = cut.kind, cut.reason
         item.ordinal, self._done = self._ordinal, n + 1
@@ -323,74 +338,118 @@ class OpcUaSource:
             self._changed.add("items")
         yield step
 
+    # -- history -----------------------------------------------------------------------------------------------------------------------------------
+
     def _between(self, line: "Line", item: Item, reading: Reading, cut: Cut, since: datetime | None) -> Generator[Step, None, list[Gap]]:
-        """What the server's history has between an item's last reading and this one, page by page; returns the gap that goes with this one."""
-        gap = Gap(secrets.token_hex(8), self._settings.producer, cut.kind, cut.reason, since=since, until=reading.at, tags=(item.tag,))
-        left = [] if item.counts(reading) else [gap]  # jumps of the numbers say it more exactly than times do
-        if not self._settings.history or not item.history or item.at is None or reading.at is None or item.at > reading.at:
-            return left
-        for readings, reaches, why in self._pages(line, item, reading):
-            if left and reaches:
-                left = []
-            elif left and left[0].kind != "history":
-                reason = f"{cut.reason}; its history {f'cannot be read ({why})' if why else 'does not reach back so far'}"
-                left = [replace(gap, kind="history", reason=reason, until=readings[0].at if readings else reading.at)]
-            if readings:  # with them the gap is told: from here on the history reaches back
-                steps = [self._put(item, one, "history", "its history is not complete") for one in readings]
-                yield Step(readings, [*left, *(one for step in steps for one in step.gaps)])
-                left = []
-        return left
+        """What lies between an item's last reading and this one: read back before it as far as there is patience, and else beside what comes.
 
-    def _pages(self, line: "Line", item: Item, reading: Reading) -> Iterator[tuple[list[Reading], bool, str]]:
-        """History up to a reading: pages of what is not known yet, whether it reaches back to the last one known, and why it cannot be read."""
-        assert item.at is not None
-        assert reading.at is not None
-        anchor = start = item.at
-        point, size, reaches = None, max(2, self._page), False
-        while True:
-            values, point, why = line.history(item.node, start, reading.at, size, point)
-            found: list[Reading] = []
-            seen = Item(0, "", "", False, at=item.at, keys=list(item.digests()))
-            last = start
-            for data in values:
-                status = data.StatusCode.value if data.StatusCode is not None else 0
-                one = self._reading(item, data, status, line.namespaces, historical=True)
-                if status == _NO_BOUND or one.at is None:
-                    continue
-                reaches = reaches or one.at <= anchor
-                if one.at < start or one.at > reading.at or seen.has(one):
-                    continue
-                last = one.at
-                if (one.at, one.type, repr(one.value), one.quality) == (reading.at, reading.type, repr(reading.value), reading.quality):
-                    continue  # it came itself
-                found.append(one)
-                seen.put(one)
-            yield found, reaches, why
-            if why or not values or (not point and len(values) < size):
-                return
-            if not point:
-                if last == start:  # more values of one time than a page has
-                    size *= 2
-                start = last
+        Returns the gaps that go with this one.
+        """
+        last = item.last
+        counted = last.counts(reading.sequence)  # jumps of the numbers say it more exactly than times do
+        if last.at is not None and reading.at is not None and last.at > reading.at:
+            cut = replace(cut, reason=f"{cut.reason}; its clock was set back meanwhile")
+        elif self._settings.history and item.history and last.at is not None and reading.at is not None:
+            until = Last(last.counting)
+            until.put(reading)
+            back = Back(item, cut, since, last, until, counted)
+            if not self._held_until:
+                self._held_until = time.monotonic() + limits.OPCUA_HISTORY_FIRST_S
+            while not back.tries and time.monotonic() < self._held_until:
+                step = self._page(line, back, line.history(*back.asks()))
+                if back.over:
+                    yield step
+                    return [] if counted else self._rest(back, "")
+                yield step
+            if len(item.backs) < limits.OPCUA_BACKS_MAX:
+                back.last, last.count = last.copy(), None
+                item.backs.append(back)
+                self._due([back], limits.OPCUA_HISTORY_AGAIN_S if back.why else 0.0)
+                return []
+            cut = replace(cut, reason=f"{cut.reason}; the history of {len(item.backs)} cuts is still being read")
+            since = back.since
+        return [] if counted else [self._gap(item, cut.kind, cut.reason, since, reading.at)]
 
-    def _reading(self, item: Item, data: Any, status: int, namespaces: Sequence[str], *, historical: bool = False) -> Reading:
+    def _due(self, backs: Iterable[Back], wait_s: float = 0.0) -> None:
+        for back in backs:
+            heapq.heappush(self._backs, (time.monotonic() + wait_s, next(self._turns), back))
+
+    def _ask(self, line: "Line") -> None:
+        """Let a page of history come, of what was not served the longest."""
+        if self._asked is None and self._backs and self._backs[0][0] <= time.monotonic():
+            self._asked = heapq.heappop(self._backs)[-1]
+            line.ask(*self._asked.asks())
+
+    def _read_back(self, line: "Line", page: "Page") -> Step:
+        """The page that was asked for; what does not come after some tries is a gap."""
+        back, self._asked = self._asked, None
+        assert back is not None
+        step = self._page(line, back, page)
+        if back.over or back.tries >= limits.OPCUA_HISTORY_TRIES:
+            step.gaps = [*step.gaps, *self._rest(back, back.why)]
+            back.item.backs.remove(back)
+        else:
+            self._due([back], limits.OPCUA_HISTORY_AGAIN_S if back.why else 0.0)
+        return step
+
+    def _page(self, line: "Line", back: Back, page: "Page") -> Step:
+        """What a page of history says that is not known yet."""
+        item = back.item
+        readings = [
+            self._reading(item, data, line.namespaces, historical=True)
+            for data in page.values
+            if _status(data) != _NO_BOUND and (data.SourceTimestamp or data.ServerTimestamp)
+        ]
+        found = back.take(readings)
+        gaps = []
+        if found and not back.begun:
+            gaps.append(self._gap(item, "history", f"{back.cut.reason}; {_TOO_SHORT}", back.since, found[0].at))
+            back.begun = True
+        for one in found:
+            gaps += self._jumps(item, back.last, one.sequence, one.at, "history", _INCOMPLETE)
+            back.last.put(one)
+            back.since = one.at
+        self._dirty.add(item.number)
+        back.turn(len(page.values), bool(found), page.point, page.why)
+        return Step(found, gaps)
+
+    def _rest(self, back: Back, why: str) -> list[Gap]:
+        """What is missing at the end: `why` it did not come, or "" where all came that the history has."""
+        if back.last.counts(back.until.count):
+            reason = f"{back.cut.reason}; {why or _INCOMPLETE}"
+            return self._jumps(back.item, back.last, back.until.count, back.until.at, "history", reason)
+        if back.begun and not why:
+            return []
+        return [self._gap(back.item, "history", f"{back.cut.reason}; {why or _TOO_SHORT}", back.since, back.until.at)]
+
+    # -- readings and gaps -------------------------------------------------------------------------------------------------------------------------
+
+    def _reading(self, item: Item, data: Any, namespaces: Sequence[str], *, historical: bool = False) -> Reading:
         value, kind = value_of(data.Value, namespaces)
         at = data.SourceTimestamp or data.ServerTimestamp
-        number = value if item.counting is not None and type(value) is int else None
-        return Reading(item.tag, value, aware(at) if at else None, quality_of(status), kind, number, historical)
+        number = value if item.last.counting is not None and type(value) is int else None
+        return Reading(item.tag, value, aware(at) if at else None, quality_of(_status(data)), kind, number, historical)
 
     def _put(self, item: Item, reading: Reading, kind: GapKind, reason: str, gaps: Sequence[Gap] = ()) -> Step:
         """A reading is the item's last; numbers that are missing before it are a gap."""
-        if missing := item.missing(reading):
-            assert item.counting is not None
-            tags = (item.tag, *(tag for tag in self._items if any(fnmatchcase(tag, one) for one in item.counting.of)))
-            gaps = [
-                *gaps,
-                *(
-                    Gap(secrets.token_hex(8), self._settings.producer, kind, reason, *ends, since=item.at, until=reading.at, tags=tags)
-                    for ends in missing
-                ),
-            ]
-        item.put(reading)
+        gaps = [*gaps, *self._jumps(item, item.last, reading.sequence, reading.at, kind, reason)]
+        item.last.put(reading)
         self._dirty.add(item.number)
         return Step([reading], gaps)
+
+    def _jumps(self, item: Item, last: Last, number: int | None, at: datetime | None, kind: GapKind, reason: str) -> list[Gap]:
+        """The numbers that are missing before one."""
+        if not (missing := last.missing(number)):
+            return []
+        assert last.counting is not None
+        tags = (item.tag, *(tag for tag in self._items if any(fnmatchcase(tag, one) for one in last.counting.of)))
+        return [
+            Gap(secrets.token_hex(8), self._settings.producer, kind, reason, *ends, since=last.at, until=at, tags=tags) for ends in missing
+        ]
+
+    def _gap(self, item: Item, kind: GapKind, reason: str, since: datetime | None, until: datetime | None) -> Gap:
+        return Gap(secrets.token_hex(8), self._settings.producer, kind, reason, since=since, until=until, tags=(item.tag,))
+
+
+def _status(data: Any) -> int:
+    return data.StatusCode.value if data.StatusCode is not None else 0

@@ -4,14 +4,16 @@
 """
 
 import asyncio
+import functools
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +22,7 @@ from typing import Any, Self
 from asyncua import Server, ua
 from asyncua.common.connection import SecureConnection
 from asyncua.crypto.permission_rules import User, UserRole
+from asyncua.server.history import HistoryDict
 from asyncua.server.user_managers import UserManager
 
 from hub.app.servers.process import free_port
@@ -51,6 +54,51 @@ def _short_lived(most_ms: int) -> None:
     SecureConnection.open = granted
 
 
+class _History(HistoryDict):  # type: ignore[misc]
+    """The library's, with a past that was never said, and answers of all kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.node: Any = None
+        self.first, self.count, self.begin, self.every_s = 0, 0, datetime.now(UTC), 1.0
+        self.answers: list[str] = []  # of the next reads: "" as it is, "nothing yet", "none", "late 3.5", or the name of a status code
+        self.read = 0
+
+    async def read_node_history(self, node_id: Any, start: Any, end: Any, nb_values: int) -> Any:
+        if node_id != self.node or not self.count:
+            return await super().read_node_history(node_id, start, end, nb_values)
+        most = min(nb_values or self.max_history_data_response_size, self.max_history_data_response_size)
+        from_ = max(0, math.ceil(round((start - self.begin).total_seconds() / self.every_s, 6)))
+        found: list[Any] = []
+        for n in range(from_, self.count):
+            at = self.begin + timedelta(seconds=n * self.every_s)
+            if at > end:
+                break
+            if len(found) == most:
+                return found, at
+            found.append(ua.DataValue(ua.Variant(self.first + n, ua.VariantType.Int64), ua.StatusCode(0), at, at))
+        recorded, more = await super().read_node_history(node_id, start, end, most - len(found))
+        return found + [
+            one for one in recorded if one.SourceTimestamp > self.begin + timedelta(seconds=(self.count - 1) * self.every_s)
+        ], more
+
+    async def answered(self, read: Callable[[Any], Awaitable[list[Any]]], params: Any) -> list[Any]:
+        self.read += 1
+        answer = self.answers.pop(0) if self.answers else ""
+        if answer.startswith("late"):
+            await asyncio.sleep(float(answer.split()[1]))
+        elif answer.startswith("fault"):
+            raise ua.UaStatusCodeError(getattr(ua.StatusCodes, answer.split()[1]))
+        elif answer == "nothing yet":  # of one that will say more with the point that it gives
+            point = ua.ua_binary.Primitives.DateTime.pack(params.HistoryReadDetails.StartTime)
+            return [ua.HistoryReadResult(HistoryData=ua.HistoryData(), ContinuationPoint=params.NodesToRead[0].ContinuationPoint or point)]
+        elif answer == "none":
+            return [ua.HistoryReadResult(HistoryData=ua.HistoryData())]
+        elif answer:
+            return [ua.HistoryReadResult(StatusCode=ua.StatusCode(getattr(ua.StatusCodes, answer)), HistoryData=ua.HistoryData())]
+        return await read(params)
+
+
 class _Plant:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
@@ -78,8 +126,11 @@ class _Plant:
             _short_lived(s["lifetime_ms"])
         if s.get("unacknowledged"):
             server.iserver.max_unacked_messages_per_subscription = s["unacknowledged"]
+        self._history, manager = _History(), server.iserver.history_manager
+        manager.set_storage(self._history)
+        manager.read_history = functools.partial(self._history.answered, manager.read_history)
         if s.get("history_page"):
-            server.iserver.history_manager.storage.max_history_data_response_size = s["history_page"]
+            self._history.max_history_data_response_size = s["history_page"]
         for n in range(s.get("before", 0)):
             await server.register_namespace(f"http://other.example/{n}")
         index = await server.register_namespace(URI)
@@ -127,6 +178,21 @@ class _Plant:
             await asyncio.sleep(every_s)
         await asyncio.sleep(0)
         return found
+
+    async def past(self, first: int, begin: str, every_s: float, count: int) -> list[str]:
+        """Numbers that the history has from a time on, though nobody said them; the last of them is the value. The times of the first and the last."""
+        history = self._history
+        history.node, history.first, history.count, history.every_s = self._nodes["Count"].nodeid, first, count, every_s
+        history.begin = datetime.fromisoformat(begin)
+        return [
+            begin,
+            await self.write("Count", first + count - 1, "Int64", (history.begin + timedelta(seconds=(count - 1) * every_s)).isoformat()),
+        ]
+
+    async def answers(self, next_: Sequence[str]) -> int:
+        """What the next reads of history are answered with (`_History.answers`); how many were read so far."""
+        self._history.answers = list(next_)
+        return self._history.read
 
     async def last(self) -> int:
         return int(await self._nodes["Count"].read_value())

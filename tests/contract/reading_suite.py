@@ -104,12 +104,12 @@ class Edge:
             if done:
                 one.done()
 
-    def until(self, reached: Callable[[], bool], wait_s: float = WAIT_S) -> None:
+    def until(self, reached: Callable[[], bool], wait_s: float = WAIT_S, limit: int = 500) -> None:
         """Receive and keep until something is so."""
         end = time.monotonic() + wait_s
         while not reached():
             assert time.monotonic() < end, f"kept {self.numbers[-5:]} and gaps {self.gaps[-3:]}"
-            self.keep(self.receive())
+            self.keep(self.receive(limit))
 
     def settle(self, quiet_s: float = 1.0) -> None:
         """Receive and keep until nothing comes for a while."""

@@ -94,6 +94,27 @@ def test_a_gap_begins_where_the_line_was_lost_not_where_the_value_changed_last(t
         edge.accounted(said)
 
 
+@pytest.mark.parametrize("history", [False, True])
+def test_a_clock_that_is_set_back_in_a_cut_is_told_with_the_gap(tmp_path: Path, history: bool) -> None:
+    with line1(tmp_path, forgets=True, history=history) as plant:
+        edge = Edge(plant)
+        edge.open()
+        said = [*plant.say(5)]
+        edge.until(lambda: said[-1] in edge.numbers)
+        plant.down()
+        said += plant.say(5)
+        number, at = said[-1] + 1, datetime.now(UTC) - timedelta(hours=1)
+        plant.server.do("write", name="Count", value=number, kind="Int64", at=at.isoformat())
+        plant.up()
+        edge.until(lambda: number in edge.numbers)
+        edge.close()
+        (gap,) = edge.gaps
+        assert gap.reason.endswith("its clock was set back meanwhile")
+        assert gap.until == at
+        assert gap.since is not None
+        assert plant.said_at(said[4]) <= gap.since <= plant.said_at(said[5]) + EXACT
+
+
 def test_history_fills_a_cut_of_any_length(tmp_path: Path) -> None:
     """In pages of the server's and of ours."""
     with line1(tmp_path, forgets=True, history=True, history_page=7) as plant:

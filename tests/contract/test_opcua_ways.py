@@ -26,6 +26,7 @@ from tests.contract.opcua_types import CASES
 from tests.contract.reading_suite import Edge
 from tests.contract.tcp_proxy import Proxy
 from tests.contract.test_opcua import Line1, line1, settings
+from tests.contract.test_opcua_cuts import cut
 from tests.crash.clock import Clock, library
 from tests.crash.ground import Missing
 
@@ -133,6 +134,18 @@ def renewed_while_values_flow(plant: Line1, seconds: float) -> None:
     assert edge.numbers == said
     assert not edge.gaps
     assert plant.proxy.connections == lines
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_a_cut_of_a_server_whose_clock_is_a_day_behind_is_accounted_for(tmp_path: Path, history: bool) -> None:
+    given: dict[str, Any] = {"history": history}
+    with PlantServer(tmp_path / "plant.log", environment=behind(tmp_path, 86400), **given) as server, Proxy(server.port) as proxy:
+        plant = Line1(server, proxy, forgets=True)
+        assert any(re.fullmatch(r"clock: 8640\d\.\d s behind ours", line) for line in plant.source().check())
+        edge = Edge(plant)
+        said = cut(plant, edge)
+        assert len(edge.gaps) == (0 if history else 1)
+        edge.accounted(said)
 
 
 @pytest.mark.parametrize("mode", ["Sign", "SignAndEncrypt"])
