@@ -10,9 +10,10 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 
 from adapters.edge.gaps import Sequences, told
 from adapters.edge.plant import Plant
@@ -227,11 +228,12 @@ class Meaning:
             made: dict[str, bytes] = {}
             memory: dict[str, bytes] = {}
             said: dict[str, _Said] = {}
-            for one in found:
-                observed, facts = self._observed(one, made)
+            for one, gaps in self._judged([self._rules.timed(one) for one in found], made):
+                folded = self._rules.fold(one, ChainMap(made, self._state))
+                made |= folded.state
                 part = said.setdefault(one.producer, _Said(one.received_at))
-                part.readings += observed.readings
-                part.facts += facts
+                part.readings += one.readings
+                part.facts += [*gaps, *folded.facts]
                 memory |= one.memory
             return self._kept(said, made, durable, memory)
 
@@ -261,13 +263,23 @@ class Meaning:
         self._state |= made
         return True
 
-    def _observed(self, observed: Observed, made: dict[str, bytes]) -> tuple[Observed, list[EdgeFact]]:
-        state = ChainMap(made, self._state)
-        missed = self._sequences.fold(self._rules.timed(observed), state)
-        folded = self._rules.fold(missed.observed, state)
-        made |= {**missed.state, **folded.state}
-        gaps, filled = [*observed.gaps, *missed.gaps], [*observed.filled, *missed.filled]
-        return missed.observed, [*told(self._spool.edge, gaps, filled, observed.received_at, GAP_RULE), *folded.facts]
+    def _judged(self, found: Sequence[Observed], made: dict[str, bytes]) -> Iterator[tuple[Observed, list[EdgeFact]]]:
+        """What was observed, late readings marked, with the facts about gaps. A producer's numbers are judged once: what is remembered of them may be long."""
+        parts: dict[tuple[str, bool], list[Observed]] = {}
+        for one in found:
+            parts.setdefault((one.producer, one.numbered), []).append(one)
+        missed = {}
+        for key, of in parts.items():
+            whole = replace(of[-1], readings=[reading for one in of for reading in one.readings])
+            missed[key] = self._sequences.fold(whole, ChainMap(made, self._state))
+            made |= missed[key].state
+        readings = {key: iter(one.observed.readings) for key, one in missed.items()}
+        for one in found:
+            key = (one.producer, one.numbered)
+            last = one is parts[key][-1]
+            gaps, filled = [*one.gaps, *(missed[key].gaps if last else ())], [*one.filled, *(missed[key].filled if last else ())]
+            facts = [*told(self._spool.edge, gaps, filled, one.received_at, GAP_RULE)]
+            yield replace(one, readings=list(islice(readings[key], len(one.readings)))), facts
 
     def _addition(self, lane: str, said: "_Said") -> Addition:
         document = EdgeDocument(self._spool.edge, "", lane, 0, lane, said.at, said.readings, said.facts, self._run)
