@@ -229,18 +229,23 @@ def aware(at: datetime) -> datetime:
 def merged(gaps: Sequence[Gap], apart: timedelta) -> list[Gap]:
     """Gaps of several tags for the same reason and, but for a little, with the same ends as one."""
     found: list[Gap] = []
+    tags: list[set[str]] = []
     for gap in gaps:
         for n, one in enumerate(found):
-            if one.first is None and gap.first is None and (one.kind, one.reason) == (gap.kind, gap.reason) and _near(one, gap, apart):
+            if _alike(one, gap, apart) and tags[n].isdisjoint(gap.tags):
+                tags[n].update(gap.tags)
                 since, until = (one.since, gap.since), (one.until, gap.until)
                 found[n] = replace(one, since=min(filter(None, since)), until=max(filter(None, until)), tags=(*one.tags, *gap.tags))
                 break
         else:
             found.append(gap)
+            tags.append({*gap.tags})
     return found
 
 
-def _near(one: Gap, other: Gap, apart: timedelta) -> bool:
+def _alike(one: Gap, other: Gap, apart: timedelta) -> bool:
+    if (one.kind, one.reason) != (other.kind, other.reason) or one.first is not None or other.first is not None:
+        return False
     if one.until is None or other.until is None or one.since is None or other.since is None:
         return False  # that of an item that is gone is closed by its own name
     return abs(one.since - other.since) <= apart and abs(one.until - other.until) <= apart

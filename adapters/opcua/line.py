@@ -31,7 +31,7 @@ _COUNTS = 2**32 - 1  # sequence numbers: after the last comes 1
 class Message:
     """A message of the subscription: its number, the server's time of sending, and the values by item; none: the server says that it is there.
 
-    `more`: the server had more to say at that time.
+    `more`: the server had more to say at that time. Where it says no time, that is the standard's none (1601), and gaps begin with the last value.
     """
 
     number: int

@@ -77,13 +77,8 @@ class OpcUaSettings:
                 raise Refused(f"security {self.security} of {self.url} needs files: set {', '.join(missing)}")
         if self.user and not self.password_env:
             raise Refused(f"user {self.user} of {self.url} has no password: set password_env to the name of a variable that holds it")
-        numbers = {
-            "publishing_s": self.publishing_s,
-            "outage_s": self.outage_s,
-            "answer_s": self.answer_s,
-            "keep_alive_s": self.keep_alive_s,
-        }
-        if wrong := [name for name, value in numbers.items() if value <= 0]:
+        positive = ("publishing_s", "rate_hz", "outage_s", "queue", "answer_s", "keep_alive_s")
+        if wrong := [name for name in positive if (value := getattr(self, name)) is not None and value <= 0]:
             raise Refused(f"{', '.join(wrong)} of {self.url} must be more than 0")
 
     @property

@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # asyncua is heavy: it is imported when a server is opened
     from adapters.opcua.session import Session
 
 _NO_BOUND = 0x80D70000  # BadBoundNotFound: what a server puts where its history begins later than asked for
+_NO_NODE = (0x80330000, 0x80340000)  # BadNodeIdInvalid, BadNodeIdUnknown: said of one that is taken away; made anew it is not watched
+_NO_MORE = "the server has it no more"
 _SHORT = "the server dropped values before it sent them: its queue is too short (raise queue, or rate_hz), or it was too slow"
 _TOO_SHORT = "its history does not reach back so far"
 _INCOMPLETE = "its history is not complete"
@@ -233,25 +235,27 @@ class OpcUaSource:
             self._handles.pop(item.handle, None)
             item.handle = secrets.randbits(31) + 1
             self._handles[item.handle] = item
-        why = {item.tag: "the server has it no more" for item in self._items.values() if item.tag not in there}
+        why = {item.tag: _NO_MORE for item in self._items.values() if item.tag not in there}
         said = line.monitor([(item.handle, item.node) for item in wanted]) if wanted else []
         why |= {item.tag: f"the server does not watch it ({one.why})" for item, one in zip(wanted, said, strict=True) if one.why}
         for item in wanted:
             if item.tag not in why:
                 item.watched = True
                 item.ordinal = min(item.ordinal, self._ordinal - 1)  # its next value is a first one
-        for tag, reason in why.items():
-            self._lose(self._items[tag], reason)
-        if wanted or why:
+        if gaps := [gap for tag, reason in why.items() for gap in self._lose(self._items[tag], reason)]:
+            self._told.append(Step(gaps=gaps))
+        if wanted:
             self._changed.add("items")
 
-    def _lose(self, item: Item, why: str) -> None:
-        """Say once that an item is not watched."""
+    def _lose(self, item: Item, why: str) -> list[Gap]:
+        """An item is not watched: said once."""
         item.watched = False
-        if not item.gone:
-            item.gone = secrets.token_hex(8)
-            since = max((at for at in (item.last.at, self._heard) if at), default=datetime.now(UTC))
-            self._told.append(Step(gaps=[Gap(item.gone, self._settings.producer, "disconnected", why, since=since, tags=(item.tag,))]))
+        self._changed.add("items")
+        if item.gone:
+            return []
+        item.gone = secrets.token_hex(8)
+        since = max((at for at in (item.last.at, self._heard) if at), default=datetime.now(UTC))
+        return [Gap(item.gone, self._settings.producer, "disconnected", why, since=since, tags=(item.tag,))]
 
     def _look_again(self, line: "Line") -> bool:
         """Look for items that were missing, less and less often."""
@@ -302,7 +306,7 @@ class OpcUaSource:
             status = _status(data)
             reading = self._reading(item, data, line.namespaces)
             if item.ordinal != self._ordinal:
-                yield from self._first(line, item, reading, n)
+                yield from self._first(line, item, reading, n, status)
             elif not item.last.repeats(reading):
                 gaps: list[Gap] = []
                 if overflowed(status) or item.last.missing(reading.sequence):
@@ -310,23 +314,32 @@ class OpcUaSource:
                     gaps = yield from self._between(line, item, reading, cut, item.last.at)
                 item.late(reading, came.published)
                 self._done = n + 1
-                yield self._put(item, reading, "sequence", _SHORT, gaps)
+                yield self._also_gone(status, item, self._put(item, reading, "sequence", _SHORT, gaps))
         self._next, self._done = came.number % (2**32 - 1) + 1, 0
         if not came.more:
             self._heard = came.published
         yield Step(confirm=(line.subscription, came.number))
 
-    def _first(self, line: "Line", item: Item, reading: Reading, n: int) -> Iterator[Step]:
+    def _also_gone(self, status: int, item: Item, step: Step) -> Step:
+        """What a value said, and if it says that there is no such variable, that too."""
+        if status in _NO_NODE:
+            step.gaps = [*step.gaps, *self._lose(item, _NO_MORE)]
+        return step
+
+    def _first(self, line: "Line", item: Item, reading: Reading, n: int, status: int) -> Iterator[Step]:
         """An item's first value in this subscription: what lies between it and the last that was durable is read back, or is a gap."""
         repeated = item.last.known and item.last.has(reading)
         why: tuple[GapKind, str] = ("sequence", _SHORT)
         gaps: list[Gap] = []
         if item.last.known and not repeated:
             after = min((ordinal for ordinal in self._cuts if ordinal > item.ordinal), default=0)
-            cut = self._cuts.get(after) or Cut("disconnected", "it was not watched", item.last.at or datetime.now(UTC))
-            since = cut.heard - timedelta(seconds=item.lag_s or 0.0)
-            if item.last.at is not None and reading.at is not None:
-                since = max(item.last.at, min(since, reading.at))
+            if (cut := None if item.gone else self._cuts.get(after)) is None:
+                since = item.last.at or datetime.now(UTC)
+                cut = Cut("disconnected", "it was not watched", since)
+            else:
+                since = cut.heard - timedelta(seconds=item.lag_s or 0.0)
+                if item.last.at is not None and reading.at is not None:
+                    since = max(item.last.at, min(since, reading.at))
             gaps = yield from self._between(line, item, reading, cut, since)
             why = cut.kind, cut.reason
         item.ordinal, self._done = self._ordinal, n + 1
@@ -336,7 +349,7 @@ class OpcUaSource:
             how = "the server watches it again; what is missing even so is a gap of its own"
             step.filled, item.gone = [Filled(item.gone, self._settings.producer, how)], ""
             self._changed.add("items")
-        yield step
+        yield self._also_gone(status, item, step)
 
     # -- history -----------------------------------------------------------------------------------------------------------------------------------
 

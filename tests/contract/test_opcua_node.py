@@ -9,6 +9,7 @@ import pytest
 
 from adapters.opcua import OpcUaSource
 from events.errors import Unavailable
+from hub import limits
 from tests.contract.opcua_plant import PlantServer
 from tests.contract.reading_suite import Edge, ReadingLaws, edge  # noqa: F401 the fixture
 from tests.contract.tcp_proxy import Proxy
@@ -66,6 +67,55 @@ def test_a_server_that_takes_few_nodes_in_a_request_is_read_whole(program: list[
             found |= {reading.tag for one in source.receive(500, 0.2) for reading in one.readings}
         source.close()
     assert found == {"Line1/Count", "Line1/Idle", *(f"Line1/{folder}/V{n}" for folder in folders for n in range(10))}
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_a_variable_that_is_made_anew_is_watched_anew(
+    program: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, down: bool
+) -> None:
+    """Also when both happened in a cut that the subscription outlived."""
+    monkeypatch.setattr(limits, "OPCUA_AGAIN_S", 0.3)
+    with PlantServer(tmp_path / "plant.log", program, pki=str(tmp_path / "pki")) as server, Proxy(server.port) as proxy:
+        plant = Line1(server, proxy)
+        edge = Edge(plant)
+        edge.open()
+        edge.until(lambda: len(edge.readings) == 2)
+        server.do("forget")
+        edge.settle()  # a subscription that follows a cut
+        if down:
+            plant.down()
+        server.do("remove", name="Idle")
+        time.sleep(0.5)
+        server.do("put_back", name="Idle", value=8)
+        plant.up()
+        edge.until(lambda: edge.readings[-1].value == 8)
+        server.do("write", name="Idle", value=9, kind="Int32")
+        edge.until(lambda: edge.readings[-1].value == 9)
+        edge.close()
+    assert [(reading.value, reading.quality) for reading in edge.readings[2:]] == [(None, "bad"), (8, "good"), (9, "good")]
+    gone, missing = edge.gaps
+    assert (gone.until, gone.reason) == (None, "the server has it no more")
+    assert [filled.gap for filled in edge.filled] == [gone.id]
+    assert (missing.reason, missing.since, missing.until) == ("it was not watched", edge.readings[2].at, edge.readings[3].at)
+
+
+def test_many_variables_are_watched_by_one_subscription_and_accounted_for(program: list[str], tmp_path: Path) -> None:
+    count = 1000
+    with PlantServer(tmp_path / "plant.log", program, pki=str(tmp_path / "pki")) as server, Proxy(server.port) as proxy:
+        server.do("add_many", names=count)
+        edge = Edge(Line1(server, proxy))
+        edge.open()
+        edge.until(lambda: len(edge.readings) == count + 2)
+        edge.kill()
+        server.do("forget")
+        for value in (1, 2):
+            server.do("many", names=count, value=value)
+        edge.until(lambda: len(edge.readings) == 2 * count + 2)
+        edge.close()
+    tags = {f"Line1/V{n}" for n in range(count)}
+    assert {reading.tag for reading in edge.readings[count + 2 :] if reading.value == 2} == tags
+    assert sorted(tag for gap in edge.gaps for tag in gap.tags) == sorted(tags)
+    assert len(edge.gaps) < 30  # values of about one time in one
 
 
 def test_the_overflow_bit_of_the_servers_queue_is_a_gap(program: list[str], tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from adapters.opcua import OpcUaSettings, OpcUaSource, Start
+from adapters.opcua.items import merged
 from events.canonical import loads
 from events.errors import Refused, Unavailable
 from hub.intake.edge_document import EdgeDocument
-from hub.intake.readings import Reading
+from hub.intake.readings import Gap, Reading
 from tests.conftest import need
 from tests.contract.opcua_plant import URI, PlantServer
 from tests.contract.opcua_types import CASES
@@ -276,11 +277,20 @@ def test_a_start_that_is_not_there_is_said(
         ({"security": "Basic256Sha256"}, "set certificate, key, server_certificate"),
         ({"user": "somebody"}, "set password_env"),
         ({"publishing_s": 0.0}, "publishing_s of .* must be more than 0"),
+        ({"queue": 0, "rate_hz": -1.0}, "rate_hz, queue of .* must be more than 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changed: dict[str, Any], says: str) -> None:
     with pytest.raises(Refused, match=says):
         settings(4840, **changed)
+
+
+def test_gaps_of_several_tags_are_one_and_those_of_one_tag_are_not() -> None:
+    at = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    ends = [(at + n * datetime.timedelta(seconds=0.3), at + (n + 1) * datetime.timedelta(seconds=0.3)) for n in range(2)]
+    gaps = [Gap(f"{n}{tag}", "p", "overflow", "why", since=ends[n][0], until=ends[n][1], tags=(tag,)) for n in range(2) for tag in "ab"]
+    found = [(gap.since, gap.until, gap.tags) for gap in merged(gaps, datetime.timedelta(seconds=0.5))]
+    assert found == [(*ends[0], ("a", "b")), (*ends[1], ("a", "b"))]
 
 
 def test_queues_are_sized_by_rule() -> None:

@@ -52,6 +52,23 @@ const commands = {
     for (let n = 0; n < names; n++) add(`${below ? `${below}/` : ""}V${n}`, "Int64", 0, parent);
     return names;
   },
+  async many({ names, value }) {
+    for (let n = 0; n < names; n++) nodes[`V${n}`].setValueFromSource(variant(value, "Int64"), StatusCodes.Good, stamp());
+    return names;
+  },
+  async remove({ name }) {
+    namespace.deleteNode(nodes[name].nodeId);
+    return true;
+  },
+  async put_back({ name, value }) {
+    add(name, "Int32", value);
+    return true;
+  },
+  async write({ name, value, kind }) {
+    const at = stamp();
+    nodes[name].setValueFromSource(variant(value, kind), StatusCodes.Good, at);
+    return at.toISOString().replace("Z", "+00:00");
+  },
   async forget() {
     const sessions = Object.values(server.engine._sessions);
     for (const one of sessions) server.engine.closeSession(one.authenticationToken, true, "Terminated");
