@@ -146,7 +146,7 @@ def _edge(ground: Ground, found: Found) -> None:
         found.wrong["machines not ended"] = sum(not machine.wait(20) or machine.code != 0 for machine in machines)
         time.sleep(0.5)
         edge.send(signal.SIGTERM)
-        found.wrong["edge not ended by SIGTERM"] = int(not edge.wait(20))
+        found.wrong["edge not ended by SIGTERM"] = int(not edge.wait(60))  # a traced one is slow
     finally:
         os.close(go)
         os.close(ready)
@@ -202,7 +202,7 @@ def _traced(ground: Ground, server: Server, access: Access, settings: Settings, 
         found.wrong["not all taken"] = int(not process.wait_until(lambda: sent <= stored(access).ids.keys(), 20, every=0.2))
         for child in hub:
             child.send(signal.SIGTERM)
-        found.wrong["not ended by SIGTERM"] = sum(not child.wait(20) for child in hub)
+        found.wrong["not ended by SIGTERM"] = sum(not child.wait(60) for child in hub)
     finally:
         os.close(go)
         os.close(ready)
