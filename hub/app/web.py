@@ -92,7 +92,7 @@ def own_page(headers: Headers) -> bool:
 class Guard:
     """ASGI middleware before everything, WebSockets included: same origin, and the token where one is set, else only loopback names.
 
-    Where a token is set, `enters` says whether a request shows a person instead; people read and decide, `machines` are paths for the token alone,
+    Where a token is set, `enters` says whether a request shows a person instead (None: nobody does); people read and decide, `machines` are paths for the token alone,
     `open_` such as are for everybody.
     """
 
@@ -100,7 +100,7 @@ class Guard:
         self,
         app: Callable[[Scope, Receive, Send], Awaitable[None]],
         token: Secret | None,
-        enters: Callable[[Headers], bool] = lambda headers: False,
+        enters: Callable[[Headers], bool] | None = None,
         machines: Collection[str] = (),
         open_: Collection[str] = (),
     ) -> None:
@@ -149,7 +149,7 @@ class Guard:
             await self._app(scope, self._as_long_as(headers, receive), _unframed(send))
 
     async def _shows_person(self, headers: Headers) -> bool:
-        return await anyio.to_thread.run_sync(self._enters, headers, limiter=self._at_once)
+        return self._enters is not None and await anyio.to_thread.run_sync(self._enters, headers, limiter=self._at_once)
 
     def _as_long_as(self, headers: Headers, receive: Receive) -> Receive:
         """What a person's browser says, until they have no access any more: a socket lives longer than the look at who opened it."""

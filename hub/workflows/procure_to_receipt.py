@@ -139,7 +139,7 @@ class ProcureToReceipt(Process[Order]):
             intent = PostingIntended(
                 posting=one.posting,
                 target=TARGET,
-                lane=f"po/{state.order}",
+                lane=_name(f"po/{state.order}"),
                 document=RECEIPT,
                 body=body,
                 because_source=one.source,

@@ -152,6 +152,19 @@ def test_a_notice_of_two_orders_is_the_history_of_both(hub: Hub) -> None:
     ]  # fmt: skip
 
 
+def test_the_longest_names_stop_no_process(hub: Hub) -> None:
+    def name(which: str) -> str:
+        return "".join(chr(0x20000 + (ord(which) * 997 + n * n) % 0xA6DF) for n in range(200))
+
+    said = order(name("o"))
+    said[2]["lines"][0]["line"] = name("l")
+    more = {"location": name("w"), "purchase_order": None, "asn": name("n"), "asn_partner": name("p")}
+    notice = {"asn": name("n"), "partner": name("p"), "content": "c", "purchase_orders": [name("o")]}
+    hub.say(receipt("r" * 150, "12", **more), ("procurement.asn_received", "n", notice), said)
+    hub.settle()
+    assert [one[1:] for one in posted(hub)] == [("11", "unrestricted"), ("1", "blocked")]
+
+
 def test_a_kill_between_the_log_and_the_mark_decides_nothing_twice(hub: Hub) -> None:
     hub.say(order(), receipt("r1", "8"))
     hub.follow()
