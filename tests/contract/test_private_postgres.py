@@ -269,9 +269,10 @@ def test_a_uid_without_a_passwd_entry_is_told_what_to_do(home: Path) -> None:
 def test_as_root_where_user_namespaces_are_forbidden(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    for closed in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        if closed != Path("/tmp"):
-            closed.chmod(0o711)
+    for closed in (tmp_path, *tmp_path.parents):
+        if closed == Path("/tmp"):
+            break
+        closed.chmod(0o711)
     home = tmp_path / "home"
     without = [sys.executable, "-c", _WITHOUT_NAMESPACES]
     user = use(home, 0.1, before=without)

@@ -205,6 +205,6 @@ def test_names_with_any_characters_stop_no_view(connection: Connection, hostile:
         retract(("💧" + hostile) * 500 if len(hostile) == 1 else name),
         received("p" + name, "1", location="WH", purchase_order="PO"),
     ]
-    for view in named_views(()):
+    for view in (view for view in named_views(()) if not view.by_arrival):  # those read the log, which is empty here: test_workflows
         with view_suite.folded(connection, view, recorded(facts), 3):
             pass

@@ -152,6 +152,17 @@ def test_a_notice_of_two_orders_is_the_history_of_both(hub: Hub) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("hostile", ["|", "/", "%s", "%%", "'", "\\", '"', "💧" * 100], ids=ascii)
+def test_names_with_any_characters_stop_no_process(hub: Hub, hostile: str) -> None:
+    said = order(hostile)
+    said[2]["lines"][0]["line"] = hostile
+    by_notice = receipt("r", "4", location=hostile, purchase_order=None, asn=hostile, asn_partner=hostile)
+    notice = {"asn": hostile, "partner": hostile, "content": "c", "purchase_orders": [hostile]}
+    hub.say(by_notice, said, ("procurement.asn_received", "n", notice))
+    hub.settle()
+    assert posted(hub) == [("erp/r/0", "4", "unrestricted")]
+
+
 def test_the_longest_names_stop_no_process(hub: Hub) -> None:
     def name(which: str) -> str:
         return "".join(chr(0x20000 + (ord(which) * 997 + n * n) % 0xA6DF) for n in range(200))
