@@ -16,19 +16,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import psycopg
@@ -40,6 +35,7 @@ from hub.app.home import write_atomically
 from hub.app.servers import erp_company, process
 from hub.app.servers.cluster import binaries
 from hub.app.servers.postgres import database, to_url
+from hub.app.servers.single import Single, end_by_sigterm, listens, recorded, say
 from hub.app.settings import Settings
 
 HERE = Path(__file__).parent
@@ -291,8 +287,11 @@ def _configure(folder: Path, owner_url: str, port: int, pages: Path | None = Non
 # -- one server --
 
 
-class Erp:
+class Erp(Single):
     """One Tryton on one database: `with Erp(folder, owner_url, "erp") as erp: erp.url("hub")`. Start it from a thread that outlives it."""
+
+    program = "Tryton"
+    stop_s = STOP_S
 
     def __init__(
         self,
@@ -304,12 +303,9 @@ class Erp:
         pages: Path | None = None,
         start_s: float = START_S,
     ) -> None:
-        self.folder = Path(os.path.abspath(folder))
-        self.log = self.folder / "trytond.log"
+        super().__init__(folder, "trytond.log", "erp.json", start_s)
         self.name, self.port = name, 0
-        self._owner_url, self._wanted_port, self._pages, self._start_s = owner_url, port, pages, start_s
-        self._lock: int | None = None
-        self._child: subprocess.Popen[bytes] | None = None
+        self._owner_url, self._wanted_port, self._pages = owner_url, port, pages
 
     def url(self, user: str = "hub", port: int | None = None) -> str:
         """The address for one of the users of `erp_company`, or through another port (a proxy's)."""
@@ -320,113 +316,24 @@ class Erp:
         """The URL of its own database, to look into with SQL."""
         return _as_role(self._owner_url, self.name)
 
-    @property
-    def pid(self) -> int:
-        """The running server's process id."""
-        if self._child is None:
-            raise Unavailable(f"Tryton in {self.folder} is not running: start it first")
-        return self._child.pid
-
     def start(self) -> Self:
         """Start it and wait until it answers; the same port as before, where it is free. Its database is made first where it is missing."""
         env = fetch()
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = process.try_lock(self.folder / "lock")
-        if self._lock is None:
-            raise Unavailable(f"Tryton in {self.folder} is run by another process already: use that one, or another folder")
+        self._take_folder()
         try:
             if not has_database(self._owner_url, self.name):
                 new_database(self._owner_url, self.name)
             self._kill_left_over()
-            self.port = self._choose_port()
+            self.port = self._free_port(self._wanted_port, int(recorded(self._record).get("port", 0)))
             config = _configure(self.folder, self._owner_url, self.port, self._pages)
-            argv = [str(env / "bin/trytond"), "-c", str(config), "-d", self.name]
-            self._child = process.spawn(argv, self.log, env=_environment(), death=signal.SIGKILL)
-            record = {"port": self.port, "pid": self._child.pid, "start_ticks": process.start_ticks(self._child.pid)}
-            write_atomically(self.folder / "erp.json", json.dumps(record) + "\n")
-            self._wait_until_ready()
+            self._spawn([str(env / "bin/trytond"), "-c", str(config), "-d", self.name], _environment(), {"port": self.port})
         except BaseException:
             self.kill()
             raise
         return self
 
-    def ended(self) -> bool:
-        """Whether it is not running (any more)."""
-        return self._child is None or process.ended(self._child) is not None
-
-    def stop(self) -> None:
-        """End it; harmless when it has ended."""
-        if self._child is not None and not self.ended():
-            self._child.terminate()
-            process.wait_until(self.ended, STOP_S, every=0.05)
-        self.kill()
-
-    def kill(self) -> None:
-        """kill -9. It can be started again."""
-        if self._child is not None and process.ended(self._child) is None:
-            process.kill_group(self._child.pid)
-            self._child.wait()
-        self._child = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
-
-    def _kill_left_over(self) -> None:
-        """Whoever recorded a pid here has lost the lock: what still runs under it was to end with its parent."""
-        record = _recorded(self.folder)
-        pid, started = record.get("pid"), record.get("start_ticks")
-        if isinstance(pid, int) and started is not None and process.start_ticks(pid) == started:
-            process.kill_group(pid)
-            process.wait_until(lambda: process.start_ticks(pid) != started, STOP_S)
-
-    def _choose_port(self) -> int:
-        known = int(_recorded(self.folder).get("port", 0))
-        port = self._wanted_port or (known if _is_free(known) else process.free_port())
-        if not _is_free(port):
-            raise Unavailable(f"Tryton: port {port} of 127.0.0.1 is in use: end what listens there or choose another port")
-        return port
-
-    def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + self._start_s
-        while not _listens(self.port):
-            if self.ended():
-                raise Unavailable(f"Tryton in {self.folder} ended while starting ({process.tail(self.log)}): see {self.log}")
-            if time.monotonic() >= deadline:
-                raise Unavailable(f"Tryton in {self.folder} did not answer within {self._start_s:.0f} s: see {self.log}")
-            time.sleep(0.05)
-
-
-def _listens(port: int) -> bool:
-    """Whether somebody takes connections there; Tryton does so when its models are loaded."""
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=PROBE_S).close()
-    except OSError:
-        return False
-    return True
-
-
-def _recorded(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / "erp.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Tryton does: a port in TIME_WAIT is free
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return port != 0
+    def _answers(self) -> bool:
+        return listens(self.port, PROBE_S)  # Tryton does so when its models are loaded
 
 
 # -- in the foreground --
@@ -445,10 +352,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--database", default="erp", help="its database on the server of $HUB_HOME or HUB_DATABASE_URL (default: %(default)s)")
     run.add_argument("--fresh", action="store_true", help="drop that database first")
     chosen = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _terminated)
+    end_by_sigterm()
     try:
         if chosen.command == "fetch":
-            _say(str(_prepare()))
+            say(str(_prepare()))
             return 0
         return _serve(chosen.dir, chosen.port, chosen.database, fresh=chosen.fresh)
     except HubError as error:
@@ -460,42 +367,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _prepare() -> Path:
     """Fetch it and its web client, and make the dump of the template on a PostgreSQL of its own for the time."""
-    env = fetch(_say)
-    web(_say)
+    env = fetch(say)
+    web(say)
     with tempfile.TemporaryDirectory(prefix="millwright-erp-") as home, database(Settings(home=Path(home))) as server:
-        template(server.owner_url, _say)
+        template(server.owner_url, say)
     return env
 
 
 def _serve(folder: Path, port: int | None, name: str, *, fresh: bool) -> int:
-    fetch(_say)
-    pages = web(_say)
+    fetch(say)
+    pages = web(say)
     with database(Settings.load()) as server:
         if fresh:
             drop_database(server.owner_url, name)
         if not has_database(server.owner_url, name):
-            new_database(server.owner_url, name, _say)
+            new_database(server.owner_url, name, say)
         with Erp(folder, server.owner_url, name, port=port, pages=pages) as erp:
-            _say(f"Tryton 8.0, an ERP, listens on http://127.0.0.1:{erp.port}; database {name}, log {erp.log}")
-            _say(
+            say(f"Tryton 8.0, an ERP, listens on http://127.0.0.1:{erp.port}; database {name}, log {erp.log}")
+            say(
                 "Open that address in a browser and log in."
                 if pages
                 else "With npm installed it would show its pages there (Debian: apt-get install npm)."
             )
-            _say(f"Users (password): {', '.join(f'{user} ({password})' for user, password in erp_company.USERS.items())}")
-            _say(f"What stands in it:  psql '{erp.database_url}'  or JSON-RPC at /{name}/rpc/ (docs/erp.md)")
-            _say(f"The hub reaches it at {erp.url('hub')}    (Ctrl-C ends the ERP, its data stay)")
-            while not erp.ended():
-                time.sleep(0.2)
-            raise Unavailable(f"Tryton in {erp.folder} ended by itself ({process.tail(erp.log)}): see {erp.log}")
-
-
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
+            say(f"Users (password): {', '.join(f'{user} ({password})' for user, password in erp_company.USERS.items())}")
+            say(f"What stands in it:  psql '{erp.database_url}'  or JSON-RPC at /{name}/rpc/ (docs/erp.md)")
+            say(f"The hub reaches it at {erp.url('hub')}    (Ctrl-C ends the ERP, its data stay)")
+            erp.until_ended()
 
 
 if __name__ == "__main__":

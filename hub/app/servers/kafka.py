@@ -13,27 +13,23 @@ from __future__ import annotations
 
 import argparse
 import base64
-import contextlib
-import json
 import logging
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, NoReturn, Self
+from typing import Self
 
 from events.errors import Unavailable
 from hub.app.home import write_atomically
 from hub.app.servers import process
+from hub.app.servers.single import Single, end_by_sigterm, is_free, recorded, running, say
 
 VERSION = "4.1.1"
 JAVA_MIN = 17  # the oldest Java that a Kafka 4 broker runs on
@@ -41,6 +37,7 @@ FETCH_S = 900.0  # some 45 MB and Maven's own plugin over a slow line
 START_S = 60.0  # 3 s usually; a loaded machine with two cores takes longer
 STOP_S = 8.0  # then it is killed, which loses nothing
 PROBE_S = 2.0  # one question to the broker
+RECORD = "kafka.json"
 INSTALL = "install Java 17 or newer and Maven (Debian: apt-get install openjdk-17-jre-headless maven)"
 
 _POM = f"""<project><modelVersion>4.0.0</modelVersion><groupId>millwright</groupId><artifactId>kafka</artifactId><version>1</version>
@@ -175,86 +172,36 @@ def _java_version(java: str) -> int:
 # -- one broker --
 
 
-class Kafka:
+class Kafka(Single):
     """One broker in one folder: `with Kafka(folder) as kafka: kafka.brokers`. Start it from a thread that outlives it."""
 
-    def __init__(self, folder: Path | str, *, port: int | None = None, start_s: float = START_S) -> None:
-        self.folder = Path(os.path.abspath(folder))
-        self.log = self.folder / "kafka.log"
-        self.brokers = ""
-        self._wanted_port, self._start_s = port, start_s
-        self._lock: int | None = None
-        self._child: subprocess.Popen[bytes] | None = None
+    program = "Kafka"
+    stop_s = STOP_S
 
-    @property
-    def pid(self) -> int:
-        """The running broker's process id."""
-        if self._child is None:
-            raise Unavailable(f"Kafka in {self.folder} is not running: start it first")
-        return self._child.pid
+    def __init__(self, folder: Path | str, *, port: int | None = None, start_s: float = START_S) -> None:
+        super().__init__(folder, "kafka.log", RECORD, start_s)
+        self.brokers = ""
+        self._wanted_port = port
 
     def start(self) -> Self:
         """Start the broker and wait until it answers. Its jars are fetched first where they are missing."""
         lib = fetch()
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = process.try_lock(self.folder / "lock")
-        if self._lock is None:
-            raise Unavailable(f"Kafka in {self.folder} is run by another process already: use that one, or another folder")
+        self._take_folder()
         try:
             self._kill_left_over()
             self._configure()
             self._format(lib)
-            self._child = process.spawn(
-                self._java_argv(lib, "kafka.Kafka", "server.properties"), self.log, env=_environment(), death=signal.SIGKILL
-            )
-            self._record(self._child.pid)
-            self._wait_until_ready()
+            known = {"brokers": self.brokers, "ports": self._ports}
+            self._spawn(self._java_argv(lib, "kafka.Kafka", "server.properties"), _environment(), known)
         except BaseException:
             self.kill()
             raise
         return self
 
-    def ended(self) -> bool:
-        """Whether the broker is not running (any more)."""
-        return self._child is None or process.ended(self._child) is not None
-
-    def stop(self) -> None:
-        """End the broker in good order, or else by force; harmless when it has ended."""
-        if self._child is not None and not self.ended():
-            self._child.terminate()
-            process.wait_until(self.ended, STOP_S, every=0.05)
-        self.kill()
-
-    def kill(self) -> None:
-        """kill -9. The same folder can be started again."""
-        if self._child is not None and process.ended(self._child) is None:
-            process.kill_group(self._child.pid)
-            self._child.wait()
-        self._child = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
-
-    def _kill_left_over(self) -> None:
-        """Whoever recorded a pid here has lost the lock: what still runs under it was to end with its parent."""
-        record = _recorded(self.folder)
-        pid, started = record.get("pid"), record.get("start_ticks")
-        if isinstance(pid, int) and started is not None and process.start_ticks(pid) == started:
-            process.kill_group(pid)
-            process.wait_until(lambda: process.start_ticks(pid) != started, STOP_S)
-
     def _configure(self) -> None:
-        known = [int(port) for port in _recorded(self.folder).get("ports", [0, 0])]
-        port = self._wanted_port or (known[0] if _is_free(known[0]) else process.free_port())
-        if not _is_free(port):
-            raise Unavailable(f"Kafka: port {port} of 127.0.0.1 is in use: end what listens there or choose another port")
-        controller = known[1] if known[1] != port and _is_free(known[1]) else process.free_port()
+        known = [int(port) for port in recorded(self._record).get("ports", [0, 0])]
+        port = self._free_port(self._wanted_port, known[0])
+        controller = known[1] if known[1] != port and is_free(known[1]) else process.free_port()
         self._ports = [port, controller]
         self.brokers = f"127.0.0.1:{port}"
         settings = _SETTINGS | {
@@ -286,20 +233,8 @@ class Kafka:
         named = [str(self.folder / one) if one == "server.properties" else one for one in arguments]
         return [_java() or "java", *_HEAP, *options, "-cp", f"{lib}/*", main, *named]
 
-    def _record(self, pid: int) -> None:
-        record = {"brokers": self.brokers, "ports": self._ports, "pid": pid, "start_ticks": process.start_ticks(pid)}
-        write_atomically(self.folder / "kafka.json", json.dumps(record) + "\n")
-
-    def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + self._start_s
-        while not answers(self.brokers):
-            if self.ended():
-                raise Unavailable(f"Kafka in {self.folder} ended while starting ({process.tail(self.log)}): see {self.log}")
-            if time.monotonic() >= deadline:
-                raise Unavailable(
-                    f"Kafka in {self.folder} did not answer within {self._start_s:.0f} s ({process.tail(self.log)}): see {self.log}"
-                )
-            time.sleep(0.1)
+    def _answers(self) -> bool:
+        return answers(self.brokers)
 
 
 def answers(brokers: str) -> bool:
@@ -322,23 +257,13 @@ def answers(brokers: str) -> bool:
 
 def address(folder: Path | str) -> str | None:
     """HOST:PORT of the broker that runs in that folder now, or None."""
-    record = _recorded(Path(folder))
-    pid = record.get("pid")
-    alive = isinstance(pid, int) and record.get("start_ticks") is not None and process.start_ticks(pid) == record["start_ticks"]
-    return str(record["brokers"]) if alive else None
+    record = recorded(Path(folder) / RECORD)
+    return None if running(record) is None else str(record["brokers"])
 
 
 def argv(home: Path | str) -> list[str]:
     """The command that runs a home's broker in the foreground, for a supervisor: everything it starts ends with it."""
     return [sys.executable, "-m", "hub.app.servers.kafka", "run", "--dir", str(Path(home) / "kafka")]
-
-
-def _recorded(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / "kafka.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _environment() -> dict[str, str]:
@@ -348,16 +273,6 @@ def _environment() -> dict[str, str]:
 
 def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Kafka does: a port in TIME_WAIT is free
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return port != 0
 
 
 # -- in the foreground --
@@ -372,11 +287,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--dir", type=Path, default=Path("build/kafka"), help="its data, kept between runs (default: %(default)s)")
     run.add_argument("--port", type=int, default=None, help="its port on 127.0.0.1 (default: the last one of that folder, else a free one)")
     chosen = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _terminated)
+    end_by_sigterm()
     try:
-        lib = fetch(_say)
+        lib = fetch(say)
         if chosen.command == "fetch":
-            _say(str(lib))
+            say(str(lib))
             return 0
         return _run(chosen.dir, chosen.port)
     except Unavailable as error:
@@ -388,20 +303,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(folder: Path, port: int | None) -> int:
     with Kafka(folder, port=port) as kafka:
-        _say(f"Apache Kafka {VERSION} listens on {kafka.brokers}; data and log in {kafka.folder}")
-        _say(f"Point the hub at it:  HUB_KAFKA={kafka.brokers} .venv/bin/hub demo    (Ctrl-C ends the broker, its data stay)")
-        while not kafka.ended():
-            time.sleep(0.2)
-        raise Unavailable(f"Kafka in {kafka.folder} ended by itself ({process.tail(kafka.log)}): see {kafka.log}")
-
-
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _say(text: str) -> None:
-    with contextlib.suppress(BrokenPipeError):
-        print(text, flush=True)
+        say(f"Apache Kafka {VERSION} listens on {kafka.brokers}; data and log in {kafka.folder}")
+        say(f"Point the hub at it:  HUB_KAFKA={kafka.brokers} .venv/bin/hub demo    (Ctrl-C ends the broker, its data stay)")
+        kafka.until_ended()
 
 
 if __name__ == "__main__":
