@@ -10,8 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import psycopg
@@ -33,6 +32,7 @@ from hub.log.store import Log
 from hub.outbox.sender import Head, Sender
 from hub.outbox.target import Target
 from hub.workflows.decider import Decider
+from projections.postings import heads
 
 if TYPE_CHECKING:
     import uvicorn
@@ -89,21 +89,36 @@ def run_postings(hub: Hub, stop: threading.Event) -> None:
         raise ConfigError("there is nobody to tell: set HUB_ERP to the address of the ERP")
     with GroupLog(Log(hub.door_url)) as log:
         deciders = [Decider(hub.door_url, process.name, log) for process in processes()]
-        senders = [Sender(target, log, partial(_heads, hub.read_url, target.name)) for target in found]
+        senders = [Sender(target, log, Heads(hub.read_url, target.name)) for target in found]
         _log.info("tells %s", ", ".join(target.name for target in found))
         works: list[tuple[str, Callable[[], None]]] = [(d.name, lambda d=d: d.run(stop, report)) for d in deciders]  # type: ignore[misc]
         works += [(s.name, lambda s=s: s.run(stop, report)) for s in senders]  # type: ignore[misc]
         _run_all([_guarded(name, work, stop) for name, work in works], stop)
 
 
-def _heads(url: str, target: str) -> list[Head]:
-    from projections.postings import heads
+class Heads:
+    """The first open posting of each lane of a target, as the view has it; asked often, on a connection that is kept."""
 
-    try:
-        with psycopg.connect(url) as connection, connection.cursor() as cursor:
-            return [Head(**{**row, "body": canonical.loads(row["body"].encode())}) for row in heads(cursor, target)]
-    except (psycopg.OperationalError, psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-        raise Unavailable(f"the ledger of postings cannot be read: {error}") from error
+    def __init__(self, url: str, target: str) -> None:
+        self._url, self._target = url, target
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+
+    def __call__(self) -> list[Head]:
+        """Raises `Unavailable`."""
+        try:
+            if self._connection is None:
+                self._connection = psycopg.connect(self._url, autocommit=True, application_name=f"hub posts to {self._target}")
+            with self._connection.cursor() as cursor:
+                return [Head(**{**row, "body": canonical.loads(row["body"].encode())}) for row in heads(cursor, self._target)]
+        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+            self.close()
+            raise Unavailable(f"the ledger of postings cannot be read: {error}") from error
+
+    def close(self) -> None:
+        """Give the connection back; the next call makes another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 def targets_of(settings: Settings) -> list[Target]:

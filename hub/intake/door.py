@@ -20,6 +20,7 @@ from events.base import Envelope, Fact
 from events.errors import HubError, Refused, Unavailable
 from events.integration import ContentConflicted, DeliveryQuarantined
 from hub import limits, telemetry
+from hub.backoff import Backoff
 from hub.intake.delivery import TRACEPARENT, Adapter, Delivery, LineOutcome, Outcome, PartOutcome
 from hub.intake.mapping import Context, Held, Line, Part, Partner
 from hub.intake.mapping import Mapping as FormatMapping
@@ -264,21 +265,17 @@ class Loop:
         self._close()
 
     def _until_durable(self, deliveries: Sequence[Delivery], stop: threading.Event) -> list[Outcome] | None:
-        wait_s = limits.RETRY_FIRST_S
+        backoff = Backoff(self.name, self._report)
         while True:
             try:
                 outcomes = self._intake.take(deliveries)
             except Unavailable as error:
                 self.trouble = str(error)
-                self._report(f"{self.adapter.name}: {len(deliveries)} deliveries wait {wait_s:.1f} s: {error}")
-                telemetry.backs_off(self.name, wait_s)
-                if stop.wait(wait_s):
+                if backoff.wait(stop, f"{self.adapter.name}: {len(deliveries)} deliveries wait", error):
                     return None
-                wait_s = min(wait_s * 2, limits.RETRY_MAX_S)
             else:
                 self.trouble = ""
-                if wait_s > limits.RETRY_FIRST_S:
-                    telemetry.backs_off(self.name, 0)
+                backoff.over()
                 return outcomes
 
     def _close(self) -> None:

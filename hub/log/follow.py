@@ -21,6 +21,7 @@ from psycopg import sql
 from events.base import Recorded
 from events.errors import Corrupt, Unavailable
 from hub import limits, telemetry
+from hub.backoff import Backoff
 from hub.log.store import CHANNEL, end_paused, head, read, read_rows
 from hub.points import reach
 
@@ -133,7 +134,7 @@ class Following(ABC):
 
     def run(self, stop: threading.Event, report: Callable[[str], None]) -> None:
         """Follow until `stop` is set; reconnects for ever with back-off, visibly. Ends by an error only where it cannot go on."""
-        wait_s = limits.RETRY_FIRST_S
+        backoff = Backoff(self.what, report)
         ready = False
         while not stop.is_set():
             try:
@@ -142,14 +143,9 @@ class Following(ABC):
                     ready = True
                 if self.step() == 0:
                     self._await_news(stop)
-                if wait_s > limits.RETRY_FIRST_S:
-                    telemetry.backs_off(self.what, 0)
-                wait_s = limits.RETRY_FIRST_S
+                backoff.over()
             except Unavailable as error:
-                report(f"{self.what} waits {wait_s:.1f} s: {error}")
-                telemetry.backs_off(self.what, wait_s)
-                stop.wait(wait_s)
-                wait_s = min(wait_s * 2, limits.RETRY_MAX_S)
+                backoff.wait(stop, f"{self.what} waits", error)
                 ready = False
         self.close()
 

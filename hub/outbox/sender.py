@@ -12,7 +12,7 @@ until the view shows it.
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
@@ -29,7 +29,8 @@ from events.posting import (
     PostingUnsent,
     PostingVerified,
 )
-from hub import limits, telemetry
+from hub import limits
+from hub.backoff import Backoff
 from hub.log.store import Accepted as Taken
 from hub.log.store import Result
 from hub.outbox.target import Document, OutcomeUnknown, Posting, Rejected, Target
@@ -125,15 +126,16 @@ class Sender:
         ]
         if todo and not self._under_way:
             self.target.ready()
-        for head, action in todo[: self._at_once - len(self._under_way)]:
+        begun = todo[: self._at_once - len(self._under_way)]
+        for head, action in begun:
             self._under_way[head.lane] = self._pool.submit(self._do, head, action)
-        return ended + len(todo)
+        return ended + len(begun)
 
     def settle(self) -> None:
         """Wait until nothing is under way."""
         while self._under_way:
+            wait(self._under_way.values(), return_when=FIRST_COMPLETED)
             self._collect()
-            time.sleep(limits.POSTING_VIEW_S / 4)
 
     def _collect(self) -> int:
         done = {lane: work for lane, work in self._under_way.items() if work.done()}
@@ -146,20 +148,20 @@ class Sender:
 
     def run(self, stop: threading.Event, report: Callable[[str], None]) -> None:
         """Step until `stop` is set; a target that cannot be reached is waited for with back-off, for ever and visibly."""
-        wait_s = limits.RETRY_FIRST_S
+        backoff = Backoff(self.name, report)
         while not stop.is_set():
             try:
                 made = self.step()
             except Unavailable as error:
-                report(f"{self.name} waits {wait_s:.1f} s: {error}")
-                telemetry.backs_off(self.name, wait_s)
-                stop.wait(wait_s)
-                wait_s = min(wait_s * 2, limits.RETRY_MAX_S)
+                backoff.wait(stop, f"{self.name} waits", error)
                 continue
-            if wait_s > limits.RETRY_FIRST_S:
-                telemetry.backs_off(self.name, 0)
-            wait_s = limits.RETRY_FIRST_S
-            stop.wait(limits.POSTING_VIEW_S if made else limits.POSTING_POLL_S)
+            backoff.over()
+            if made:
+                stop.wait(limits.POSTING_VIEW_S)
+            elif self._under_way:
+                wait(self._under_way.values(), limits.POSTING_POLL_S, FIRST_COMPLETED)
+            else:
+                stop.wait(limits.POSTING_POLL_S)
 
     def close(self) -> None:
         """Let what is under way end."""

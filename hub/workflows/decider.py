@@ -6,7 +6,7 @@ code would have decided otherwise of the past is listed (`left_out`), not done.
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -16,7 +16,8 @@ from psycopg import sql
 from events.base import Envelope, Fact, event_class
 from events.errors import Corrupt, Unavailable
 from events.workflow import WorkflowWoken
-from hub import limits, telemetry
+from hub import limits
+from hub.backoff import Backoff
 from hub.log.codec import receipt_key
 from hub.log.follow import live_schema
 from hub.log.store import Conflict, Result
@@ -25,6 +26,10 @@ from hub.points import reach
 Row = tuple[Any, ...]
 _DECIDED = """select d.instance, d.key, d.type, d.data, d.effective_at, d.rules, d.position, e.source, e.business_key, e.occurred_at
               from {}.decision d join log.event e on e.position = d.because"""
+
+# a decider that was paused must not move it back: what it appends then is there already
+_MOVE = """insert into intake.decided as d values (%s, %s)
+           on conflict (process) do update set position = greatest(d.position, excluded.position)"""
 
 
 class Appender(Protocol):
@@ -49,41 +54,34 @@ class Decider:
         """Append what was decided since the last time, and what has become due; how many facts. Raises `Unavailable`."""
         try:
             connection = self._connected()
-            with connection.transaction():
-                mark = self._mark(connection)
-                rows = connection.execute(
-                    sql.SQL(_DECIDED + " where d.position > %s order by d.position, d.n limit %s").format(self._schema),
-                    [mark, limits.FOLLOW_BATCH_MAX],
-                ).fetchall()
-                facts = [_fact(self.process, row) for row in rows]
-                if facts:
-                    self._append(facts)
-                    reach("decided")
-                    whole = rows if len(rows) < limits.FOLLOW_BATCH_MAX else [row for row in rows if row[6] < rows[-1][6]]
-                    if not whole:
-                        raise Corrupt(f"{self.process} decided more than {limits.FOLLOW_BATCH_MAX} facts at position {rows[-1][6]}")
-                    connection.execute("update intake.decided set position = %s where process = %s", [whole[-1][6], self.process])
-                woken = self._woken(connection)
-                if woken:
-                    self._append(woken)
-            return len(facts) + len(woken)
+            rows = connection.execute(
+                sql.SQL(_DECIDED + " where d.position > %s order by d.position, d.n limit %s").format(self._schema),
+                [self._mark(connection), limits.FOLLOW_BATCH_MAX],
+            ).fetchall()
+            if rows:
+                self._append([_fact(self.process, row) for row in rows])
+                reach("decided")
+                whole = rows if len(rows) < limits.FOLLOW_BATCH_MAX else [row for row in rows if row[6] < rows[-1][6]]
+                if not whole:
+                    raise Corrupt(f"{self.process} decided more than {limits.FOLLOW_BATCH_MAX} facts at position {rows[-1][6]}")
+                connection.execute(_MOVE, [self.process, whole[-1][6]])
+            if woken := self._woken(connection):
+                self._append(woken)
+            return len(rows) + len(woken)
         except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             self.close()
             raise Unavailable(f"{self.name}: the database cannot be reached, or the view is being swapped: {error}") from error
 
     def run(self, stop: threading.Event, report: Callable[[str], None]) -> None:
         """Step until `stop` is set."""
-        wait_s = limits.RETRY_FIRST_S
+        backoff = Backoff(self.name, report)
         while not stop.is_set():
             try:
                 made = self.step()
             except Unavailable as error:
-                report(f"{self.name} waits {wait_s:.1f} s: {error}")
-                telemetry.backs_off(self.name, wait_s)
-                stop.wait(wait_s)
-                wait_s = min(wait_s * 2, limits.RETRY_MAX_S)
+                backoff.wait(stop, f"{self.name} waits", error)
                 continue
-            wait_s = limits.RETRY_FIRST_S
+            backoff.over()
             if not made:
                 stop.wait(limits.DECIDE_POLL_S)
         self.close()
@@ -96,28 +94,24 @@ class Decider:
 
     def left_out(self) -> list[dict[str, Any]]:
         """The sweep: decisions of the view that the log does not have, though the decider is beyond them."""
-        with self._connected().transaction():
-            mark = self._mark(self._connected())
-            rows = self._connected().execute(
-                sql.SQL(_DECIDED + " where d.position <= %s order by d.position, d.n").format(self._schema), [mark]
-            )
-            found = [(row, _fact(self.process, row)) for row in rows]
-            keys = [receipt_key(fact.envelope.source, fact.envelope.key) for _, fact in found]
-            there = {key for (key,) in self._connected().execute("select key from log.event where key = any(%s)", [keys])}
+        connection = self._connected()
+        rows = connection.execute(
+            sql.SQL(_DECIDED + " where d.position <= %s order by d.position, d.n").format(self._schema), [self._mark(connection)]
+        ).fetchall()
+        missing = _missing(connection, [_fact(self.process, row) for row in rows])
         return [
             {"process": self.process, "instance": row[0], "key": row[1], "type": row[2], "because": row[8], "data": json.loads(row[3])}
-            for (row, _), key in zip(found, keys, strict=True)
-            if key not in there
+            for row, fact in zip(rows, missing, strict=True)
+            if fact is not None
         ]
 
     def _connected(self) -> psycopg.Connection[Row]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self._url, application_name=f"hub {self.name}")
+            self._connection = psycopg.connect(self._url, autocommit=True, application_name=f"hub {self.name}")
         return self._connection
 
     def _mark(self, connection: psycopg.Connection[Row]) -> int:
-        connection.execute("insert into intake.decided values (%s, 0) on conflict do nothing", [self.process])
-        row = connection.execute("select position from intake.decided where process = %s for update", [self.process]).fetchone()
+        row = connection.execute("select position from intake.decided where process = %s", [self.process]).fetchone()
         return int(row[0]) if row else 0
 
     def _append(self, facts: list[Fact]) -> None:
@@ -134,9 +128,8 @@ class Decider:
             sql.SQL("select instance, what, at from {}.wake where at <= %s order by at, instance, what limit %s").format(self._schema),
             [now, limits.FOLLOW_BATCH_MAX],
         ).fetchall()
-        keyed = {}
-        for instance, what, at in rows:
-            fact = Fact(
+        facts = [
+            Fact(
                 Envelope(
                     source=f"workflow:{self.process}",
                     key=f"woken/{instance}/{what}/{at.isoformat()}"[:600],
@@ -147,9 +140,16 @@ class Decider:
                 ),
                 WorkflowWoken(process=self.process, instance=instance, what=what, at=at),
             )
-            keyed[receipt_key(fact.envelope.source, fact.envelope.key)] = fact
-        there = {key for (key,) in connection.execute("select key from log.event where key = any(%s)", [list(keyed)])}
-        return [fact for key, fact in keyed.items() if key not in there]  # the view does not know yet
+            for instance, what, at in rows
+        ]
+        return [fact for fact in _missing(connection, facts) if fact is not None]  # what is there the view does not know yet
+
+
+def _missing(connection: psycopg.Connection[Row], facts: Sequence[Fact]) -> list[Fact | None]:
+    """The facts; None in the place of each that the log has."""
+    keys = [receipt_key(fact.envelope.source, fact.envelope.key) for fact in facts]
+    there = {key for (key,) in connection.execute("select key from log.event where key = any(%s)", [keys])} if keys else set()
+    return [None if key in there else fact for key, fact in zip(keys, facts, strict=True)]
 
 
 def _fact(process: str, row: Row) -> Fact:

@@ -168,10 +168,10 @@ class _Chunk:
         for ref, instance in cursor.execute("select ref, instance from named where ref = any(%s)", [asked]):
             self._instances.setdefault(ref, set()).add(instance)
         wanted = sorted({instance for found in self._instances.values() for instance in found} | set(asked))
-        query = "select instance, said, position from state where instance = any(%s)"
+        query = "select instance, said from state where instance = any(%s)"
         self._states: dict[str, Any] = {}
         self._at: dict[str, int] = {}  # by instance that was touched: the last position
-        for instance, said, _ in cursor.execute(query, [wanted]).fetchall():
+        for instance, said in cursor.execute(query, [wanted]).fetchall():
             self._states[instance] = msgspec.json.decode(said, type=process.state)
         self._answers = {instance: set(process.names(state)) for instance, state in self._states.items()}
         self._named: list[tuple[str, str, int]] = []
@@ -216,16 +216,12 @@ class _Chunk:
             self._named.append((ref, instance, at))
             query = "select position from input where md5(ref) = md5(%s) and ref = %s and position <= %s order by position"
             waiting = [position for (position,) in self._cursor.execute(query, [ref, ref, at])]
-            known = {
-                position
-                for (position,) in self._cursor.execute(
-                    "select fact from applied where instance = %s and fact = any(%s)", [instance, waiting]
-                )
-            }
-            facts = self._read([position for position in waiting if position not in self._facts and position not in known])
+            query = "select instance, fact from applied where instance = %s and fact = any(%s)"
+            self._known |= set(self._cursor.execute(query, [instance, waiting]).fetchall())
+            waiting = [position for position in waiting if (instance, position) not in self._known]
+            facts = self._facts | self._read([position for position in waiting if position not in self._facts])
             for position in waiting:
-                if position not in known:
-                    self._apply(instance, self._facts.get(position) or facts[position], at)
+                self._apply(instance, facts[position], at)
 
     def _read(self, positions: Sequence[int]) -> dict[int, Recorded]:
         if not positions:

@@ -57,7 +57,6 @@ class Order(msgspec.Struct):
     """What is known of a purchase order. What came before the order itself waits, since nobody knows yet what of it is too much."""
 
     order: str = ""
-    supplier: str = ""
     lines: dict[str, Line] = {}
     notices: list[str] = []  # partner/number
     waiting: list[Received] = []
@@ -96,7 +95,7 @@ class ProcureToReceipt(Process[Order]):
         state.postings = []
         match event:
             case PurchaseOrderIssued():
-                state.order, state.supplier = event.purchase_order, event.supplier
+                state.order = event.purchase_order
                 received = {number: line.received for number, line in state.lines.items()}
                 state.lines = {
                     one.line: Line(

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from psycopg import connect
 
-from events import canonical
 from events.base import Envelope, Event, Fact
 from events.errors import Unavailable
 from events.posting import PostingIntended, PostingResumed, PostingRetried, PostingSkipped
 from hub import points
+from hub.app.worker import Heads
 from hub.log.follow import Follower
 from hub.log.migrate import migrate
 from hub.log.store import Log
@@ -41,6 +41,12 @@ class Ledger:
         self.follower = Follower(as_role(owner_url, "hub_follow"), postings.Postings())
         self.follower.ensure()
         self.target = HttpTarget(server)
+        self._heads = Heads(as_role(owner_url, "hub_read"), "erp")
+
+    def close(self) -> None:
+        """Give all connections back; what is used next opens others."""
+        for one in (self.follower, self.log, self._heads):
+            one.close()
 
     def intend(self, *names: str, lane: str = "l1") -> None:
         bodies = {name: {"receipt": name, "quantity": "10.5"} for name in names}
@@ -60,8 +66,7 @@ class Ledger:
     def heads(self) -> list[Head]:
         while self.follower.step():
             pass
-        with connect(as_role(self.owner_url, "hub_read")) as connection, connection.cursor() as cursor:
-            return [Head(**{**row, "body": canonical.loads(row["body"].encode())}) for row in postings.heads(cursor, "erp")]
+        return self._heads()
 
     def sender(self, **more: Any) -> Sender:
         given = {"settle_s": 1.5, "late_s": 2.5, "at_once": 4} | more
@@ -90,8 +95,7 @@ def ledger(pg_owner_url: str, server: Server) -> Iterator[Ledger]:
         migrate(url)
         made = Ledger(url, server)
         yield made
-        made.follower.close()
-        made.log.close()
+        made.close()
 
 
 def run(sender: Sender, until: Callable[[], bool], seconds: float = 30.0) -> None:
@@ -209,8 +213,7 @@ def test_a_document_that_says_something_else_is_held(ledger: Ledger) -> None:
 @pytest.mark.parametrize("point", points.OUTBOX)
 def test_a_kill_at_any_point_makes_one_document(ledger: Ledger, point: str) -> None:
     ledger.intend("r1", "r2")
-    ledger.log.close()
-    ledger.follower.close()
+    ledger.close()
     child = os.fork()
     if not child:
         try:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 import psycopg
@@ -16,7 +15,7 @@ from adapters.tryton.target import Tryton
 from events.base import Envelope, Fact, event_class
 from events.errors import Unavailable
 from hub.app.servers.erp import Erp
-from hub.app.worker import _heads
+from hub.app.worker import Heads
 from hub.log.follow import Follower
 from hub.log.migrate import migrate
 from hub.log.store import Log
@@ -46,10 +45,11 @@ class Hub:
             follower.ensure()
         self.decider = Decider(door, "procure_to_receipt", self.log)
         self.target = Tryton(erp.url())
-        self.sender = Sender(self.target, self.log, partial(_heads, read, "erp"), settle_s=5.0, late_s=5.0)
+        self.heads = Heads(read, "erp")
+        self.sender = Sender(self.target, self.log, self.heads, settle_s=5.0, late_s=5.0)
 
     def close(self) -> None:
-        parts: list[Any] = [self.taken, *self.followers, self.decider, self.sender, self.target, self.log]
+        parts: list[Any] = [self.taken, *self.followers, self.decider, self.sender, self.heads, self.target, self.log]
         for one in parts:
             one.close()
 

@@ -19,6 +19,7 @@ from hub.app.wiring import processes
 from hub.log.follow import Follower, live_schema, shadow_schema
 from hub.log.migrate import migrate
 from hub.log.store import Log
+from hub.workflows import decider
 from hub.workflows.decider import Decider
 from hub.workflows.process import Workflow
 from projections.digest import view_digest
@@ -193,6 +194,13 @@ def test_a_kill_between_the_log_and_the_mark_decides_nothing_twice(hub: Hub) -> 
     hub.settle()
     assert len(posted(hub)) == 1
     assert hub.ask("select process, position from intake.decided") == [("procure_to_receipt", 2)]
+
+
+def test_a_decider_that_was_paused_does_not_move_the_mark_back(hub: Hub) -> None:
+    hub.say(order(), receipt("r1", "8"))
+    hub.settle()
+    hub.decider._connected().execute(decider._MOVE, [P2R.name, 1])
+    assert hub.ask("select position from intake.decided") == [(2,)]
 
 
 def test_a_rebuild_by_other_rules_decides_nothing_of_the_past_and_lists_it(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
