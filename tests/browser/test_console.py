@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from events import Fact
 from hub.app import answers, queries
 from hub.app.demo.line import CUT, order, ordered
 from hub.app.demo.outage import order_file
 from hub.app.home import Home
-from tests.browser.console import PHONE, QUIET, WIDE, Console, running, shoot, until
+from tests.browser.console import PHONE, WIDE, Console, running, shoot, until
 from tests.facts import fact, received, thing
 
 pytestmark = pytest.mark.browser
@@ -23,14 +23,6 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 HOSTILE = """<script>document.title='owned'</script>"'><img src=x onerror=alert(1)>{{7*7}}"""
 GTIN = "09521002000092"
 LOOKS = [(size, scheme) for size in ("wide", "phone") for scheme in ("light", "dark")]
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=list(QUIET))
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -7,23 +7,15 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from hub.app import people
 from hub.security.tokens import new_token
-from tests.browser.console import PHONE, QUIET, WIDE, Console, running, shoot
+from tests.browser.console import PHONE, WIDE, Console, running, shoot
 from tests.facts import received
 
 pytestmark = pytest.mark.browser
 API_TOKEN = "0123456789abcdef0123456789abcdef"
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=list(QUIET))
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

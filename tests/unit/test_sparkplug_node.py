@@ -262,6 +262,16 @@ def _offline(world: World) -> None:
     world.node.take(world.message("NDEATH", [metric_of(world.bd, DataType.Int64, BDSEQ)]), 0.0)
 
 
+def _back(world: World) -> list[int]:
+    """The node was away and is born again; the times of what it kept meanwhile."""
+    _offline(world)
+    kept, world.ms = [world.ms + 10 * n for n in range(1, 11)], world.ms + 200
+    world.bd = 1
+    for message in world.birth():
+        world.node.take(message, 1.0)
+    return kept
+
+
 def _history(world: World, at: list[int], now: float) -> None:
     for one in at:
         world.node.take(world.datum(historical=True, at=one), now)
@@ -290,11 +300,7 @@ def test_history_fills_the_time_that_the_node_was_away() -> None:
 
 def test_history_that_is_cut_short_leaves_a_gap() -> None:
     world = World()
-    _offline(world)
-    kept, world.ms = [world.ms + 10 * n for n in range(1, 11)], world.ms + 200
-    world.bd = 1
-    for message in world.birth():
-        world.node.take(message, 1.0)
+    kept = _back(world)
     _history(world, kept[:4], 1.1)
     for at in kept[4:7]:  # went into a line that was dead already
         world.datum(historical=True, at=at)
@@ -313,11 +319,7 @@ def test_history_that_is_cut_short_leaves_a_gap() -> None:
 def test_the_rest_of_a_history_that_a_break_cut_short_stays_missing(way: str) -> None:
     """Quiet shows that a history is over only where nothing of it can have been lost."""
     world = World()
-    _offline(world)
-    kept, world.ms = [world.ms + 10 * n for n in range(1, 11)], world.ms + 200
-    world.bd = 1
-    for message in world.birth():
-        world.node.take(message, 1.0)
+    kept = _back(world)
     _history(world, kept[:4], 1.1)
     world.collect()
     for at in kept[4:]:  # on its way, and lost
@@ -363,11 +365,7 @@ def test_history_counts_whatever_gap_was_told_last() -> None:
 
 def test_history_within_reach_leaves_nothing_open() -> None:
     world = World(EdgeNode("h", "G", "N", reorder_s=REORDER_S, reach_s=0.05))
-    _offline(world)
-    kept, world.ms = [world.ms + 10 * n for n in range(1, 11)], world.ms + 200
-    world.bd = 1
-    for message in world.birth():
-        world.node.take(message, 1.0)
+    kept = _back(world)
     _history(world, kept, 1.1)
     world.node.expire(10.0)
     world.collect()
