@@ -46,9 +46,9 @@ class Seen:
 class EdgeLoop(ABC):
     """What both loops have in common; `step()` for tests."""
 
-    def __init__(self, name: str, spool: Spool, report: Callable[[str], None]) -> None:
+    def __init__(self, name: str, meaning: "Meaning", spool: Spool, report: Callable[[str], None]) -> None:
         self.seen = Seen(name)
-        self._spool, self._report = spool, report
+        self._meaning, self._spool, self._report = meaning, spool, report
         self._open = False
 
     def step(self, stop: threading.Event, wait_s: float = 0.5) -> int:
@@ -90,6 +90,13 @@ class EdgeLoop(ABC):
             self.seen.connected = False
             self._disconnect()
 
+    def _keep(self, found: Sequence[Observed], stop: threading.Event) -> bool:
+        """Whether what was observed is durable, with the facts that it led to; else the edge ends, and the source is closed."""
+        kept = self._meaning.keep(found, lambda additions, memory: self._until_durable(additions, stop, memory) is not None)
+        if not kept:
+            self._close()
+        return kept
+
     def _until_durable(
         self, additions: Sequence[Addition], stop: threading.Event, memory: Mapping[str, bytes] | None = None
     ) -> list[int] | None:
@@ -110,7 +117,8 @@ class EdgeLoop(ABC):
 
 
 class DeliveryLoop(EdgeLoop):
-    """Spools deliveries as they are; the hub maps them. `resumed` says of an open adapter whether its source still has the session of before."""
+    """Spools deliveries as they are; the hub maps them. `resumed` says of an open adapter whether its source still has the session of before; None:
+    it keeps none."""
 
     def __init__(
         self,
@@ -119,36 +127,36 @@ class DeliveryLoop(EdgeLoop):
         meaning: "Meaning",
         spool: Spool,
         report: Callable[[str], None],
-        resumed: Callable[[], bool] = lambda: True,
+        resumed: Callable[[], bool] | None = None,
     ) -> None:
-        super().__init__(adapter.name, spool, report)
-        self._adapter, self._lane, self._meaning, self._resumed = adapter, lane, meaning, resumed
+        super().__init__(adapter.name, meaning, spool, report)
+        self._adapter, self._lane, self._resumed = adapter, lane, resumed
         self._heard, self._gaps = f"heard/{lane}", list[Gap]()
 
     def _connect(self) -> None:
         self._adapter.open()
-        if not self._resumed() and (heard := self._spool.state(self._heard)):
+        if self._resumed and not self._resumed() and (heard := self._spool.state(self._heard)):
             self._gaps = [session_lost(self._lane, datetime.fromisoformat(heard.decode()), datetime.now(UTC))]
 
     def _disconnect(self) -> None:
         self._adapter.close()
 
     def _pull(self, stop: threading.Event, wait_s: float) -> int:
-        if self._gaps and not self._told(self._gaps, stop):
+        if self._gaps and not self._keep([Observed(self._lane, datetime.now(UTC), gaps=self._gaps)], stop):
             return 0
         self._gaps = []
         deliveries = self._adapter.receive(limits.INTAKE_BATCH_MAX, wait_s)
         if not deliveries:
             return 0
         fit = [d for d in deliveries if len(d.body) <= limits.DELIVERY_BYTES_MAX]
-        if large := [
+        large = [
             d for d in deliveries if len(d.body) > limits.DELIVERY_BYTES_MAX
-        ]:  # the hub would never take it, and wait for it for ever
-            what = [too_large(self._lane, d.headers.get("topic", ""), d.body, limits.DELIVERY_BYTES_MAX, d.received_at) for d in large]
-            if not self._told(what, stop):
-                return 0
+        ]  # the hub would never take it, and the lane wait for ever
+        gaps = [too_large(self._lane, d.headers.get("topic", ""), d.body, limits.DELIVERY_BYTES_MAX, d.received_at) for d in large]
+        if gaps and not self._keep([Observed(self._lane, datetime.now(UTC), gaps=gaps)], stop):
+            return 0
         entries = [Entry(d.body, d.transport, d.received_at, d.headers) for d in fit]
-        memory = {self._heard: time_text(deliveries[-1].received_at).encode()}
+        memory = {self._heard: time_text(deliveries[-1].received_at).encode()} if self._resumed else {}
         firsts = self._until_durable([Addition(self._lane, lambda first: entries)], stop, memory)
         if firsts is None:
             self._close()
@@ -161,14 +169,6 @@ class DeliveryLoop(EdgeLoop):
         self.seen.last_at, self.seen.taken = deliveries[-1].received_at, self.seen.taken + len(deliveries)
         return len(deliveries)
 
-    def _told(self, gaps: Sequence[Gap], stop: threading.Event) -> bool:
-        """Whether what is missing is durable as facts in the lane."""
-        found = Observed(self._lane, datetime.now(UTC), gaps=gaps)
-        if self._meaning.keep([found], lambda additions, memory: self._until_durable(additions, stop, memory) is not None):
-            return True
-        self._close()
-        return False
-
 
 def _spooled(delivery: Delivery, key: str) -> Outcome:
     """What a source is told: it is durable here; what becomes of it the hub will say."""
@@ -180,8 +180,8 @@ class ReadingLoop(EdgeLoop):
     """Spools what a source of readings observed, each producer in a lane of its own, with the facts that are made of it."""
 
     def __init__(self, source: ReadingSource, meaning: "Meaning", spool: Spool, report: Callable[[str], None]) -> None:
-        super().__init__(source.name, spool, report)
-        self._source, self._meaning = source, meaning
+        super().__init__(source.name, meaning, spool, report)
+        self._source = source
 
     def _connect(self) -> None:
         self._source.open(self._spool.state)
@@ -193,8 +193,7 @@ class ReadingLoop(EdgeLoop):
         found = self._source.receive(READINGS_MAX, wait_s)
         if not found:
             return 0
-        if not self._meaning.keep(found, lambda additions, memory: self._until_durable(additions, stop, memory) is not None):
-            self._close()
+        if not self._keep(found, stop):
             return 0
         for one in found:
             one.done()
@@ -268,18 +267,20 @@ class Meaning:
         parts: dict[tuple[str, bool], list[Observed]] = {}
         for one in found:
             parts.setdefault((one.producer, one.numbered), []).append(one)
-        missed = {}
+        missed, marked = {}, {}
         for key, of in parts.items():
             whole = replace(of[-1], readings=[reading for one in of for reading in one.readings])
             missed[key] = self._sequences.fold(whole, ChainMap(made, self._state))
             made |= missed[key].state
-        readings = {key: iter(one.observed.readings) for key, one in missed.items()}
+            if missed[key].observed is not whole:  # some are late
+                marked[key] = iter(missed[key].observed.readings)
         for one in found:
             key = (one.producer, one.numbered)
-            last = one is parts[key][-1]
-            gaps, filled = [*one.gaps, *(missed[key].gaps if last else ())], [*one.filled, *(missed[key].filled if last else ())]
+            gaps, filled = [*one.gaps], [*one.filled]
+            if one is parts[key][-1]:
+                gaps, filled = [*gaps, *missed[key].gaps], [*filled, *missed[key].filled]
             facts = [*told(self._spool.edge, gaps, filled, one.received_at, GAP_RULE)]
-            yield replace(one, readings=list(islice(readings[key], len(one.readings)))), facts
+            yield replace(one, readings=[*islice(marked[key], len(one.readings))]) if key in marked else one, facts
 
     def _addition(self, lane: str, said: "_Said") -> Addition:
         document = EdgeDocument(self._spool.edge, "", lane, 0, lane, said.at, said.readings, said.facts, self._run)
